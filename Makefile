@@ -1,0 +1,79 @@
+# make            what there is
+# make demo       everything, small, on a laptop
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= 2
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# The interpreter itself, found before .venv is put on PATH; empty when it is missing or too old.
+OUTER_PATH  := $(PATH)
+BASE_PYTHON  = $(shell PATH='$(OUTER_PATH)' $(PYTHON) -c 'import sys; print(sys._base_executable if sys.version_info >= (3, 11) else "")' 2>/dev/null)
+
+export PATH := $(abspath $(BIN)):$(PATH)
+export PYTHONNOUSERSITE := 1
+export TOKENIZERS_PARALLELISM := false
+unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-slow oracle exact bench lint format clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.installed ## create .venv from the locks (PYTHON=python3.12 picks the interpreter)
+
+# .installing stays behind when a set-up is interrupted: half-written packages may look complete, so the next try is from nothing.
+$(VENV)/.installed: requirements/torch.txt requirements/lock.txt pyproject.toml
+	@test -n '$(BASE_PYTHON)' || { echo "prefdist needs Python 3.11 or newer, and '$(PYTHON)' is older or missing: try make setup PYTHON=python3.11" >&2; exit 1; }
+	@if test -e $(VENV)/.installing; then rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(VENV)/.installing
+	$(BASE_PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c requirements/lock.txt -r requirements/torch.txt
+	$(PIP) install --quiet --no-deps -r requirements/lock.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	$(PIP) check
+	@touch $@ && rm $(VENV)/.installing
+
+$(VENV)/.oracle: requirements/oracle.txt $(VENV)/.installed
+	$(PIP) install --quiet --no-deps -r requirements/oracle.txt
+	$(PIP) check
+	@touch $@
+
+# Neither the demo nor a test may touch the hub.
+demo test test-slow oracle: export HF_HUB_OFFLINE := 1
+# One thread for each of the JOBS test processes.
+test: export OMP_NUM_THREADS := 1
+
+demo: setup ## the whole workflow on the embedded testbed: no GPU, no downloads
+	$(BIN)/prefdist demo
+
+test: setup ## the fast tests
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu and not oracle"
+
+test-slow: setup ## the slow tests (no GPU)
+	$(BIN)/pytest -m "slow and not gpu"
+
+oracle: $(VENV)/.oracle ## compare with TRL, installing it first
+	$(BIN)/pytest -m oracle
+
+exact: setup ## the exact worlds: every theory table
+	$(BIN)/snakemake exact
+
+bench: $(VENV)/.oracle ## speed and memory, TRL beside it
+	$(BIN)/prefdist bench
+
+lint: setup ## what the pre-commit hooks run
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+format: setup ## rewrite the code in the one style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile workflow
+
+clean: ## remove artefacts, scratch and logs; results/ stays
+	rm -rf artefacts scratch logs

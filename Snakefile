@@ -1,0 +1,41 @@
+"""Every experiment of prefdist, suite by suite: `snakemake testbed`, `snakemake exact`. Run `snakemake -n` for a plan."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+include: "workflow/rules/common.smk"  # suites checked, artefacts planned
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule testbed:
+    default_target: True
+    input:
+        finals("testbed"),
+
+
+rule exact:
+    input:
+        finals("exact"),
+
+
+rule smoke:
+    input:
+        finals("smoke"),
+
+
+localrules:
+    testbed,
+    exact,
+    smoke,
+
+
+include: "workflow/rules/text.smk"  # documented functions of the standard library, tokenizer, data card
+include: "workflow/rules/train.smk"  # π*, π₀, reward models and every method: one loop
+include: "workflow/rules/preferences.smk"  # pairs from π₀ labelled by π*; their log-probabilities under π₀
+include: "workflow/rules/evaluate.smk"  # baselines, reward-model calibration, policies against the known target
+include: "workflow/rules/results.smk"  # tables, figures, manifest
+include: "workflow/rules/exact.smk"  # enumerable worlds: optima and gradient estimators

@@ -1,0 +1,149 @@
+"""The command `prefdist`: one sub-command a stage, and the few things that users type.
+
+Imports are lazy, so that a stage pays for what it uses. Errors that a user can mend are one sentence and exit code 2.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from prefdist.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.call(options) or 0)
+    except UserError as error:
+        print(f"prefdist: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="prefdist", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    make = commands.add_parser("make", help="make one artefact of a suite (what the workflow's rules call)")
+    make.add_argument("artefact", type=Path, help="its folder, as `prefdist plan` lists it")
+    make.add_argument("--suite", required=True)
+    make.set_defaults(call=_make)
+
+    listing = commands.add_parser("plan", help="list a suite's artefacts, each with its inputs")
+    listing.add_argument("suite")
+    listing.set_defaults(call=_plan)
+
+    check = commands.add_parser("check", help="check a suite and print what would be made")
+    check.add_argument("suite", nargs="+")
+    check.set_defaults(call=_check)
+
+    demo = commands.add_parser("demo", help="run the testbed suite, print its table and the report's path")
+    demo.add_argument("--suite", default="testbed")
+    demo.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    demo.set_defaults(call=_demo)
+
+    compare = commands.add_parser("check-results", help="compare a suite's tables with the committed ones")
+    compare.add_argument("suite")
+    compare.set_defaults(call=_check_results)
+
+    schemas = commands.add_parser("schemas", help="write the JSON schemas of the configuration to workflow/schemas")
+    schemas.set_defaults(call=_schemas)
+
+    bench = commands.add_parser("bench", help="training speed and memory beside TRL's, written to results/bench")
+    bench.add_argument("--rounds", type=int, default=3)
+    bench.set_defaults(call=_bench)
+    return parser
+
+
+def _make(options: argparse.Namespace) -> None:
+    from prefdist.artefacts import make
+    from prefdist.config import load_suite
+    from prefdist.paths import SCRATCH, project_root
+    from prefdist.plan import STAGES, plan
+
+    root = project_root()
+    artefact = plan(load_suite(options.suite, root)).artefacts.get(str(options.artefact))
+    if artefact is None:
+        raise UserError(f"{options.artefact}: not an artefact of suite {options.suite} as it is now; see prefdist plan")
+    os.chdir(root)  # so that provenance has no path of this machine
+    stage = import_module(STAGES[artefact.stage])
+    inputs = {role: source.path for role, source in artefact.inputs.items()}
+    scratch = SCRATCH / f"{artefact.path.name}-{artefact.code_digest}"
+    identity = {"stage": artefact.stage, "name": artefact.name, "digest": artefact.digest, "code": artefact.code_digest}
+    make(
+        artefact.path,
+        identity={**identity, "spec": artefact.spec},
+        inputs=inputs,
+        run=lambda out: stage.run(artefact.spec, inputs, out, scratch),
+    )
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from prefdist.config import load_suite
+    from prefdist.paths import project_root
+    from prefdist.plan import plan
+
+    for path, artefact in plan(load_suite(options.suite, project_root())).artefacts.items():
+        print(path)
+        for role, source in artefact.inputs.items():
+            print(f"    {role}: {source.path}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from prefdist.config import load_suite
+    from prefdist.paths import project_root
+    from prefdist.plan import STAGES, plan
+
+    for name in options.suite:
+        made = plan(load_suite(name, project_root()))
+        counts = ", ".join(f"{len(made.of_stage(stage))} {stage}" for stage in STAGES if made.of_stage(stage))
+        print(f"{name}: valid; artefacts: {counts}")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from prefdist.config import load_suite
+    from prefdist.paths import project_root
+    from prefdist.plan import plan
+
+    root = project_root()
+    folder = root / plan(load_suite(options.suite, root)).final.path
+    base = [sys.executable, "-m", "snakemake", "--cores", str(options.cores), "--config", f"suite={options.suite}"]
+    # A run that was killed leaves a lock and incomplete outputs behind; both are mended before the next one.
+    subprocess.run([*base, "--unlock", "--quiet", "all"], cwd=root, check=False, capture_output=True)
+    done = subprocess.run([*base, "--rerun-incomplete", "--", options.suite], cwd=root, check=False)
+    if done.returncode:
+        print("prefdist: the run stopped; the logs are in logs/, and the same command goes on from here", file=sys.stderr)
+        return done.returncode
+    from prefdist.results.tables import print_table
+
+    print_table(folder / "table.csv")
+    print(f"table:  {folder.relative_to(root) / 'table.md'}\nreport: {folder.relative_to(root) / 'report.html'}")
+    return 0
+
+
+def _check_results(options: argparse.Namespace) -> int:
+    from prefdist.results.check import check_results
+
+    return check_results(options.suite)
+
+
+def _schemas(options: argparse.Namespace) -> None:
+    from prefdist.config import json_schemas
+    from prefdist.paths import project_root
+
+    folder = project_root() / "workflow" / "schemas"
+    for name, schema in json_schemas().items():
+        (folder / name).write_text(schema)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from prefdist.bench.stage import bench
+
+    return bench(rounds=options.rounds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""What a suite may say, checked when the workflow is parsed: unknown keys, wrong types and missing files are refused.
+
+Left out: which artefacts follow from it (plan.py).
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prefdist.errors import UserError
+from prefdist.paths import SUITES
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Text(Strict):
+    """Documented functions of the running interpreter's standard library."""
+
+    seed: int = 0
+    train: float = Field(0.8, gt=0, lt=1, description="fraction of the top-level modules")
+    validation: float = Field(0.08, gt=0, lt=1)
+    test: float = Field(0.12, gt=0, lt=1)
+    max_prompt_chars: int = Field(100, gt=10)
+    max_reference_chars: int = Field(70, gt=10)
+    vocabulary: int = Field(1024, gt=300, description="size of the byte-level BPE tokenizer")
+
+
+class Optimisation(Strict):
+    """One optimiser step uses `batch_size` examples, however they are split over micro-batches and processes."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(32, gt=0, description="examples (a prompt with its responses) an optimiser step")
+    micro_batch_size: int = Field(32, gt=0, description="examples held in memory at once, per process")
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_loss: float = Field(1e4, gt=0, description="a larger loss stops the run")
+    checkpoint_every: int = Field(50, gt=0, description="optimiser steps; rounded up to whole rollouts")
+    probe_every: int = Field(0, ge=0, description="optimiser steps between points of the learning curve; 0 = none")
+
+
+class Lora(Strict):
+    """Low-rank adapters (peft); everything else is frozen."""
+
+    r: int = Field(gt=0)
+    lora_alpha: int = Field(gt=0)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: list[str]
+
+
+class Rollouts(Strict):
+    """Fresh responses of the policy. A rollout feeds minibatches·epochs optimiser steps."""
+
+    samples: int = Field(2, gt=0, description="responses a prompt")
+    max_new_tokens: int = Field(gt=0)
+    temperature: float = Field(1.0, gt=0)
+    minibatches: int = Field(1, gt=0)
+    epochs: int = Field(1, gt=0)
+    batch_size: int | None = Field(None, gt=0, description="prompts an optimiser step; default: optimisation.batch_size")
+
+
+class ModelRun(Strict):
+    """A language model trained on references."""
+
+    init: str = Field("scratch", description="scratch, or a model folder")
+    objective: str = "sft"
+    noise: float = Field(0.0, ge=0, lt=1, description="fraction of prompts whose reference is another prompt's")
+    fraction: float = Field(1.0, gt=0, le=1, description="fraction of the training prompts used")
+    optimisation: Optimisation
+
+
+class Preferences(Strict):
+    """Pairs sampled from π₀ and labelled by ADL Eq. 2 with π*."""
+
+    gamma: float = Field(gt=0, description="γ: P(a ≻ b) = σ(γ·(log π*(a) − log π*(b)))")
+    pairs_per_prompt: int = Field(1, gt=0)
+    train_prompts: int = Field(gt=0)
+    test_prompts: int = Field(gt=0)
+    max_new_tokens: int = Field(gt=0)
+
+
+class Run(Strict):
+    """One method: a row of the objective table, its parameters and how it is optimised."""
+
+    objective: str
+    parameters: dict[str, float] = Field(default_factory=dict, description="override the row's parameters")
+    train_on: Literal["pairs", "chosen"] = "pairs"
+    optimisation: Optimisation
+    rollouts: Rollouts | None = None
+    lora: Lora | None = None
+
+
+class Evaluation(Strict):
+    prompts: int = Field(gt=0, description="held-out prompts")
+    samples: int = Field(gt=0, description="responses a prompt")
+    probe_prompts: int = Field(64, gt=0, description="validation prompts of the learning curves")
+    max_new_tokens: int = Field(gt=0)
+
+
+class Suite(Strict):
+    """An experiment of language models with a known target."""
+
+    suite: str
+    version: str = Field(description="names the folder of the tables: results/<suite>/<version>")
+    seeds: list[int] = Field(min_length=1)
+    text: Text
+    architecture: dict[str, Any] = Field(description="model_type and the keys of its transformers config")
+    target: ModelRun
+    prior: ModelRun
+    preferences: Preferences
+    reward_model: Run
+    runs: dict[str, Run]
+    evaluation: Evaluation
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Suite":
+        from prefdist.objectives.registry import read_row
+
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: each seed once")
+        for name, run in {**self.runs, "reward_model": self.reward_model}.items():
+            try:
+                row = read_row(run.objective, run.parameters)
+            except (ValueError, FileNotFoundError) as error:
+                raise ValueError(f"runs.{name}: {error}") from error
+            regulariser = getattr(row, "regulariser", None)
+            on_policy = row.responses == "policy" or regulariser is not None
+            if on_policy and run.rollouts is None:
+                raise ValueError(f"runs.{name}: objective {run.objective} samples from the policy; give rollouts")
+            if run.rollouts is not None and regulariser is not None and run.rollouts.minibatches * run.rollouts.epochs > 1:
+                raise ValueError(f"runs.{name}: the KL regulariser is on-policy; minibatches and epochs must be 1")
+        return self
+
+
+class ExactSuite(Strict):
+    """Enumerable worlds: optima against closed forms, gradient estimators against enumeration."""
+
+    suite: Literal["exact"]
+    version: str
+    worlds: int = Field(5, gt=0, description="random worlds, seeds 0 … worlds−1")
+    contexts: int = Field(10, gt=0)
+    actions: int = Field(10, gt=1)
+    gamma: float = Field(0.5, gt=0)
+    beta: float = Field(0.3, gt=0)
+
+
+def load_suite(name: str, root: Path) -> Suite | ExactSuite:
+    """The checked suite workflow/suites/<name>.yaml. UserError names file, key and value."""
+    path = SUITES / f"{name}.yaml"
+    if not (root / path).is_file():
+        known = sorted(file.stem for file in (root / SUITES).glob("*.yaml"))
+        raise UserError(f"{path}: no such suite; known are {', '.join(known)}")
+    try:
+        mapping = yaml.safe_load((root / path).read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(mapping, dict):
+        raise UserError(f"{path}: a suite is a mapping of keys, found {type(mapping).__name__}")
+    return parse_suite(mapping, path)
+
+
+def parse_suite(mapping: dict[str, Any], path: Path) -> Suite | ExactSuite:
+    """A suite from its mapping, with `defaults.run` merged into every run."""
+    if mapping.get("suite") != path.stem:
+        raise UserError(f"{path}: suite: {mapping.get('suite')!r} must be the file's name, {path.stem!r}")
+    mapping = dict(mapping)
+    defaults = mapping.pop("defaults", {})
+    for name, run in (mapping.get("runs") or {}).items():
+        mapping["runs"][name] = merge(defaults, run or {})
+    model: type[Suite] | type[ExactSuite] = ExactSuite if mapping["suite"] == "exact" else Suite
+    try:
+        return model.model_validate(mapping)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_problem(error)}") from error
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, mappings merged key by key; a null in `over` removes the key."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merged[key] = merge(base[key], value)
+        elif value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "suite"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: no such key (value {problem['input']!r}); remove it or mend its spelling{more}"
+    if problem["type"] == "missing":
+        return f"{where}: this key is missing{more}"
+    if problem["type"] == "value_error":
+        return f"{problem['msg'].removeprefix('Value error, ')}{more}"
+    return f"{where}: {problem['msg']}, found {problem['input']!r}{more}"
+
+
+def json_schemas() -> dict[str, str]:
+    """The generated JSON schemas, by file name (workflow/schemas/)."""
+    from pydantic import TypeAdapter
+
+    from prefdist.objectives.rows import ObjectiveRow
+
+    schemas = {"suite": Suite.model_json_schema(), "exact": ExactSuite.model_json_schema()}
+    schemas["objective"] = TypeAdapter(ObjectiveRow).json_schema()
+    return {f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}

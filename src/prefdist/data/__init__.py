@@ -1,0 +1,1 @@
+"""Where text comes from, the schemas of the tables between stages, and the order of an epoch."""

@@ -1,0 +1,107 @@
+"""The Parquet tables that flow between stages: one checked schema each, atomic writes.
+
+Left out: what the columns are used for (see the stage that writes them).
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefdist.errors import UserError
+
+_ids = pa.list_(pa.int32())
+
+PROMPTS = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("module", pa.string()),
+        ("split", pa.string()),  # train | validation | test, whole modules at a time
+        ("prompt", pa.string()),
+        ("reference", pa.string()),
+    ]
+)
+"""A row is a documented function or class: what a reader sees, and its summary line."""
+
+PREFERENCES = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("split", pa.string()),
+        ("prompt", pa.string()),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("chosen_ids", _ids),
+        ("rejected_ids", _ids),
+        ("p_chosen", pa.float64()),
+    ]
+)
+"""A row is a labelled pair; p_chosen is the known probability that `chosen` beats `rejected`."""
+
+RESPONSES = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("token_ids", _ids),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),  # stop (ended by EOS) | length (filled its budget, no EOS)
+        ("n_tokens", pa.int32()),
+        ("logp", pa.float64()),
+    ]
+)
+"""A row is one sample; logp in nats at T = 1, summed over the tokens including EOS."""
+
+SCORES = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("scorer", pa.string()),
+        ("logp", pa.float64()),
+        ("n_tokens", pa.int32()),
+        ("reward", pa.float64()),
+    ]
+)
+"""A row is one scored response; logp is null for reward models, reward is null for language models."""
+
+LOGPS = pa.schema([("pair_id", pa.string()), ("logp_chosen", pa.float64()), ("logp_rejected", pa.float64())])
+"""A row is a labelled pair under a fixed reference model, in the order of the preferences table."""
+
+CALIBRATION = pa.schema(
+    [("pair_id", pa.string()), ("prompt_id", pa.string()), ("p_model", pa.float64()), ("p_known", pa.float64())]
+)
+"""A row is a held-out pair: the reward model's probability that the chosen response wins, and the known one."""
+
+METRICS = pa.schema(
+    [
+        ("run", pa.string()),
+        ("seed", pa.int32()),
+        ("prompt_id", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+"""A row is one measurement of one prompt; tables and intervals are computed from these rows, never from means."""
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write rows with exactly the schema's columns, atomically. Raises on a missing, unknown or ill-typed column."""
+    names = set(schema.names)
+    for row in rows:
+        if set(row) != names:
+            raise ValueError(f"{path.name}: row has columns {sorted(row)}, the schema has {sorted(names)}")
+    temporary = path.with_name(path.name + ".tmp")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
+    os.replace(temporary, path)
+
+
+def read_table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Rows of a table as dictionaries. UserError if the file is absent or its columns differ from the schema."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such table; run the stage that writes it")
+    table = pq.read_table(path)
+    if not table.schema.equals(schema, check_metadata=False):
+        raise UserError(f"{path}: its columns are {table.schema.names}, expected {schema.names} with the types of tables.py")
+    return table.to_pylist()

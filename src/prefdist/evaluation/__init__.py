@@ -1,0 +1,1 @@
+"""Measurements of trained policies and reward models, and the statistics that turn them into numbers with intervals."""

@@ -1,0 +1,107 @@
+"""The only place where log-probabilities are shifted, masked and gathered.
+
+The LM head is applied at the predicted positions alone, in chunks that are recomputed in the backward pass, so that
+logits of [batch, length, vocabulary] never exist. Log-softmax is in float32 (float64 for float64 models). Left out:
+sums over tokens (the callers state theirs) and sampling.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from prefdist.tokens import Packed
+
+CHUNK_ELEMENTS = 1 << 23
+"""Logits held at once (32 MiB in float32): large enough to keep matrix products busy, small beside any model."""
+
+
+def sequence_logprobs(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """log p(input_ids[:, t] | before) at logits/temperature where response_mask is set, 0 elsewhere: [B, T] in nats.
+
+    All arguments are [B, T]; padding on either side. ValueError if the first token of a row is asked for.
+    """
+    wanted = response_mask.bool()
+    if bool(wanted[:, 0].any()):
+        raise ValueError("response_mask selects position 0, which nothing predicts: start the sequence with BOS")
+    positions = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+    hidden = _backbone(model)(
+        input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
+    ).last_hidden_state
+    rows, columns = wanted.nonzero(as_tuple=True)
+    logps = token_logprobs(_head(model), hidden[rows, columns - 1], input_ids[rows, columns], temperature=temperature)
+    return logps.new_zeros(wanted.shape).index_put((rows, columns), logps)
+
+
+def packed_logprobs(model: nn.Module, packed: Packed, *, temperature: float = 1.0) -> Tensor:
+    """Token log-probabilities [R, n, T] in nats of packed rows (prompt · response · … · response), 0 outside packed.mask."""
+    hidden, _ = packed_hidden(model, packed)
+    logps = token_logprobs(_head(model), hidden, packed.targets[packed.mask], temperature=temperature)
+    return logps.new_zeros(packed.mask.shape).masked_scatter(packed.mask, logps)
+
+
+def packed_hidden(model: nn.Module, packed: Packed) -> tuple[Tensor, Tensor]:
+    """Hidden states [N, d] that predict the N response tokens, in the order of packed.mask, and all of them [R, L, d]."""
+    hidden = _backbone(model)(
+        input_ids=packed.input_ids,
+        attention_mask=packed.attention_mask(),
+        position_ids=packed.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    rows = packed.mask.nonzero(as_tuple=True)[0]
+    return hidden[rows, packed.predictors[packed.mask]], hidden
+
+
+def token_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """log softmax(head(hidden)/temperature)[targets]: hidden [N, d], targets [N] -> [N], float32 or better."""
+    vocabulary = getattr(head, "out_features", None) or head.weight.shape[0]  # type: ignore[union-attr]
+    chunk = max(1, CHUNK_ELEMENTS // int(vocabulary))  # type: ignore[call-overload]
+    if len(targets) <= chunk:
+        return _gathered(head, hidden, targets, temperature)
+    recompute = torch.is_grad_enabled()
+    pieces = []
+    for part, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+        if recompute:
+            pieces.append(checkpoint(_gathered, head, part, wanted, temperature, use_reentrant=False))
+        else:
+            pieces.append(_gathered(head, part, wanted, temperature))
+    return torch.cat(pieces)
+
+
+def _gathered(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits = head(hidden)
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    if temperature != 1.0:
+        logits = logits / temperature
+    return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _causal_lm(model: nn.Module) -> Any:
+    """The transformers model inside a LoRA wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _backbone(model: nn.Module) -> Any:
+    return _causal_lm(model).base_model
+
+
+def _head(model: nn.Module) -> nn.Module:
+    inner = _causal_lm(model)
+    if getattr(inner.config, "final_logit_softcapping", None):
+        return _SoftCapped(inner.get_output_embeddings(), inner.config.final_logit_softcapping)
+    return inner.get_output_embeddings()
+
+
+class _SoftCapped(nn.Module):
+    """Gemma-2's head: cap·tanh(logits/cap)."""
+
+    def __init__(self, head: nn.Linear, cap: float) -> None:
+        super().__init__()
+        self.head, self.cap, self.out_features = head, cap, head.out_features
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.cap * torch.tanh(self.head(hidden) / self.cap)

@@ -1,0 +1,126 @@
+"""Load, make, adapt and save models: folders that transformers' from_pretrained opens, safetensors only.
+
+Left out: log-probabilities (logprobs.py) and optimisation (training/).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prefdist.errors import UserError
+from prefdist.logprobs import packed_hidden
+from prefdist.tokens import Packed, TextCodec
+
+
+def check_folder(folder: Path) -> None:
+    """UserError unless the folder has a config.json and safetensors weights."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no config.json there; name a folder saved by transformers' save_pretrained")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: no *.safetensors weights there; only safetensors are loaded, save the model again")
+
+
+def new_policy(architecture: dict[str, Any], codec: TextCodec, seed: int) -> Any:
+    """A randomly initialised causal language model; `architecture` is {"model_type": …, and the config's own keys}."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokens = {"bos_token_id": codec.bos_id, "eos_token_id": codec.eos_id, "pad_token_id": codec.pad_id}
+    config = AutoConfig.for_model(**architecture, vocab_size=codec.vocabulary, **tokens)
+    torch.manual_seed(seed)
+    return _without_dropout(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa"))
+
+
+def load_policy(folder: Path, device: torch.device | str = "cpu") -> Any:
+    """A causal language model in float32, dropout off."""
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, folder, device)
+
+
+def load_scorer(folder: Path, device: torch.device | str = "cpu", *, seed: int | None = None) -> "Scorer":
+    """A model with a scalar head. With a seed, the folder is a language model and the head is new (std 1/√(d+1))."""
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    if seed is not None:
+        torch.manual_seed(seed)
+        logging.set_verbosity_error()  # the new head is what is asked for, not a defect of the checkpoint
+    model = _load(AutoModelForSequenceClassification, folder, device, num_labels=1)
+    if seed is not None:
+        head = model.get_submodule("score")
+        nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+    return Scorer(model)
+
+
+class Scorer(nn.Module):
+    """A transformers sequence classifier with one label, read at the ends of packed responses or at every token."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def rewards(self, packed: Packed) -> Tensor:
+        """r̂(x, y) [R, n]: the head's output at the response's last token (EOS, where it ended), float32."""
+        _, hidden = packed_hidden(self.model, packed)
+        rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(-1)
+        return self._head(hidden[rows, packed.ends])
+
+    def values(self, packed: Packed) -> Tensor:
+        """Critic values [R, n, T] of the states before each response token, 0 outside the mask."""
+        hidden, _ = packed_hidden(self.model, packed)
+        values = self._head(hidden)
+        return values.new_zeros(packed.mask.shape).masked_scatter(packed.mask, values)
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        return self.model.get_submodule("score")(hidden).squeeze(-1).float()
+
+
+def add_lora(model: Any, settings: dict[str, Any], seed: int) -> Any:
+    """The model with trainable low-rank adapters (peft) and everything else frozen."""
+    import peft
+
+    torch.manual_seed(seed)
+    return peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", bias="none", **settings))
+
+
+def save(model: Any, folder: Path, codec: TextCodec) -> None:
+    """Weights that from_pretrained opens as they are; of a LoRA model the merged weights, the adapter in adapter/."""
+    if hasattr(model, "merge_and_unload"):
+        model.save_pretrained(folder / "adapter")
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    codec.save(folder)
+
+
+def parameter_count(folder: Path) -> int:
+    """Number of weights stored in a model folder, from the safetensors headers."""
+    count = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as handle:
+            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                count += int(torch.tensor(tensor["shape"]).prod())
+    return count
+
+
+def _load(auto_class: Any, folder: Path, device: torch.device | str, **options: Any) -> Any:
+    check_folder(folder)
+    model = auto_class.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True, **options
+    )
+    return _without_dropout(model).to(device)
+
+
+def _without_dropout(model: Any) -> Any:
+    """Policy and reference must agree at step 0, so nothing is dropped at random."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for name in vars(model.config):
+        if name.endswith("dropout") and isinstance(getattr(model.config, name), float):
+            setattr(model.config, name, 0.0)
+    return model

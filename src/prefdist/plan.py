@@ -1,0 +1,172 @@
+"""From a suite to its artefacts: what is made, from what, and where. Nothing is made here.
+
+An artefact's folder is artefacts/<stage>/<name>-<digest>; the digest covers the stage's whole specification and the
+digests of its inputs, so what two runs have in common exists once, and a changed value gives new folders to exactly what
+depends on it. Code is not in the digest: the rules pass it to Snakemake as a parameter, which re-runs in place.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prefdist.code import code_digest
+from prefdist.config import ExactSuite, ModelRun, Run, Suite
+from prefdist.objectives.registry import FAMILIES, read_row
+from prefdist.paths import ARTEFACTS, RESULTS
+
+STAGES = {
+    "text": "prefdist.data.stage",
+    "train": "prefdist.training.stage",
+    "preferences": "prefdist.scoring.preferences",
+    "reference": "prefdist.scoring.reference",
+    "baselines": "prefdist.evaluation.baselines",
+    "calibrate": "prefdist.evaluation.reward_model",
+    "evaluate": "prefdist.evaluation.policy",
+    "results": "prefdist.results.stage",
+    "exact": "prefdist.exact.stage",
+}
+"""Stage -> the module whose `run(spec, inputs, out)` makes the artefact."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One folder to be made. `inputs` are other artefacts by the role they play."""
+
+    stage: str
+    name: str
+    spec: dict[str, Any]
+    inputs: dict[str, "Artefact"] = field(default_factory=dict)
+    code: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        content = {
+            "stage": self.stage,
+            "spec": self.spec,
+            "inputs": {role: artefact.digest for role, artefact in self.inputs.items()},
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def path(self) -> Path:
+        return self.folder or ARTEFACTS / self.stage / f"{self.name}-{self.digest}"
+
+    @property
+    def code_digest(self) -> str:
+        return code_digest(STAGES[self.stage], *self.code)
+
+
+class Plan:
+    """All artefacts of a suite. `final` is the last one; everything else is reached from it."""
+
+    def __init__(self, final: Artefact) -> None:
+        self.final = final
+        self.artefacts: dict[str, Artefact] = {}
+        waiting = [final]
+        while waiting:
+            artefact = waiting.pop()
+            if str(artefact.path) not in self.artefacts:
+                self.artefacts[str(artefact.path)] = artefact
+                waiting += artefact.inputs.values()
+
+    def of_stage(self, stage: str) -> list[Artefact]:
+        return [artefact for artefact in self.artefacts.values() if artefact.stage == stage]
+
+
+def plan(suite: Suite | ExactSuite) -> Plan:
+    """The artefacts of a suite."""
+    if isinstance(suite, ExactSuite):
+        spec = suite.model_dump(exclude={"suite", "version"})
+        return Plan(Artefact("exact", "exact", spec, folder=RESULTS / suite.suite / suite.version))
+    return Plan(_Testbed(suite).results())
+
+
+class _Testbed:
+    """The artefacts of a suite with a known target, each made once."""
+
+    def __init__(self, suite: Suite) -> None:
+        import platform
+
+        self.suite = suite
+        # The text is read from the interpreter, so another Python is another text.
+        interpreter = {"python": platform.python_version()}
+        self.text = Artefact("text", "stdlib", {**suite.text.model_dump(), **interpreter})
+        self.target = self._model("target", suite.target)
+        self.prior = self._model("prior", suite.prior)
+        evaluation = suite.evaluation.model_dump()
+        self.baselines = Artefact(
+            "baselines", "baselines", evaluation, {"text": self.text, "target": self.target, "prior": self.prior}
+        )
+
+    def _model(self, name: str, run: ModelRun) -> Artefact:
+        row = read_row(run.objective)
+        data = {"noise": run.noise, "fraction": run.fraction}
+        spec = {
+            "data": {"kind": "references", **data},
+            "objective": row.model_dump(),
+            "optimisation": run.optimisation.model_dump(mode="json"),
+            "architecture": self.suite.architecture,
+            "init": run.init,
+            "seed": 0,
+        }
+        return Artefact("train", name, spec, {"text": self.text}, (FAMILIES[row.family],))
+
+    def _preferences(self, seed: int) -> Artefact:
+        spec = {**self.suite.preferences.model_dump(), "seed": seed}
+        return Artefact(
+            "preferences", f"seed{seed}", spec, {"text": self.text, "prior": self.prior, "target": self.target}
+        )
+
+    def _trained(self, name: str, run: Run, seed: int) -> Artefact:
+        row = read_row(run.objective, run.parameters)
+        preferences = self._preferences(seed)
+        code = [FAMILIES[row.family]]
+        inputs = {"text": self.text, "init": self.prior, "preferences": preferences}
+        samples = row.responses == "policy" or getattr(row, "regulariser", None) is not None
+        if samples:
+            inputs["prior"] = self.prior
+            code.append("prefdist.training.rollouts")
+        if row.responses == "policy":
+            inputs["reward_model"] = self._reward_model(seed)
+        elif row.family == "preference" and row.score.against == "reference":
+            reference = {"text": self.text, "preferences": preferences, "prior": self.prior}
+            inputs["reference"] = Artefact("reference", f"seed{seed}", {}, reference)
+        spec = {
+            "data": {"kind": run.train_on},
+            "objective": row.model_dump(),
+            "optimisation": run.optimisation.model_dump(mode="json"),
+            "rollouts": run.rollouts.model_dump() if run.rollouts else None,
+            "lora": run.lora.model_dump() if run.lora else None,
+            "seed": seed,
+        }
+        if run.optimisation.probe_every:
+            inputs["probe"] = self.baselines
+        return Artefact("train", f"{name}-seed{seed}", spec, inputs, tuple(code))
+
+    def _reward_model(self, seed: int) -> Artefact:
+        return self._trained("reward_model", self.suite.reward_model, seed)
+
+    def results(self) -> Artefact:
+        suite = self.suite
+        inputs = {"text": self.text, "baselines": self.baselines, "prior": self.prior, "target": self.target}
+        for seed in suite.seeds:
+            reward_model, preferences = self._reward_model(seed), self._preferences(seed)
+            shared = {"text": self.text, "baselines": self.baselines, "reward_model": reward_model}
+            shared |= {"target": self.target, "prior": self.prior}
+            calibration = {"text": self.text, "reward_model": reward_model, "preferences": preferences}
+            inputs[f"reward_model/{seed}"] = Artefact("calibrate", f"seed{seed}", {"seed": seed}, calibration)
+            policies = {"prior": self.prior}
+            policies |= {name: self._trained(name, run, seed) for name, run in suite.runs.items()}
+            for name, policy in policies.items():
+                spec = {**suite.evaluation.model_dump(), "gamma": suite.preferences.gamma, "run": name, "seed": seed}
+                inputs[f"evaluation/{name}/{seed}"] = Artefact(
+                    "evaluate", f"{name}-seed{seed}", spec, {**shared, "policy": policy}
+                )
+                if name != "prior":
+                    inputs[f"policy/{name}/{seed}"] = policy
+        spec = {"suite": suite.suite, "seeds": suite.seeds, "runs": ["prior", *suite.runs]}
+        return Artefact("results", suite.suite, spec, inputs, folder=RESULTS / suite.suite / suite.version)

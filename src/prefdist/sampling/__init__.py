@@ -1,0 +1,1 @@
+"""Draw responses from a policy: token ids in, token ids out."""

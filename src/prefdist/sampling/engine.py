@@ -1,0 +1,123 @@
+"""Ancestral sampling with transformers: prompts computed once for all their samples, finished rows dropped.
+
+Each token is the inverse of the cumulative distribution at one uniform number, and the numbers of a response are a pure
+function of a key. A response therefore depends on the model, its prompt and its key only: not on the batch it was drawn
+in, the number of processes or where a run was resumed.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROWS = 512
+"""Responses drawn side by side; bounds the key-value cache."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response. `finish_reason` is stop (its last token is EOS) or length (it filled its budget, no EOS).
+
+    logp: natural log at T = 1, summed over the tokens including EOS.
+    """
+
+    token_ids: list[int]
+    logp: float
+    finish_reason: str
+
+
+def uniforms(key: str, num_samples: int, length: int) -> Tensor:
+    """Numbers in [0, 1) [num_samples, length], a pure function of the key."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "little")
+    return torch.rand(num_samples, length, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    eos_id: int,
+    temperature: float = 1.0,
+) -> list[list[Sample]]:
+    """`num_samples` responses a prompt, drawn at logits/temperature. One key a prompt; equal keys give equal numbers."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
+    per_batch = max(1, ROWS // num_samples)
+    results: list[list[Sample]] = [[] for _ in prompts]
+    for start in range(0, len(order), per_batch):
+        batch = order[start : start + per_batch]
+        noise = torch.stack([uniforms(keys[i], num_samples, max_new_tokens) for i in batch])
+        drawn = _sample_batch(model, [prompts[i] for i in batch], noise, eos_id, temperature)
+        for i, samples in zip(batch, drawn, strict=True):
+            results[i] = samples
+    return results
+
+
+def _sample_batch(
+    model: Any, prompts: list[Sequence[int]], noise: Tensor, eos_id: int, temperature: float
+) -> list[list[Sample]]:
+    device = next(model.parameters()).device
+    n_prompts, n, budget = noise.shape
+    noise = noise.view(n_prompts * n, budget).to(device)
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+    attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    positions = (attention.cumsum(-1) - 1).clamp_min(0)
+    output = model(input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=True, logits_to_keep=1)
+    cache = output.past_key_values
+    cache.batch_repeat_interleave(n)
+    logits = output.logits[:, -1].repeat_interleave(n, dim=0)
+    attention = attention.repeat_interleave(n, dim=0)
+    position = positions[:, -1].repeat_interleave(n, dim=0)
+    alive = torch.arange(n_prompts * n, device=device)
+    tokens = torch.full((n_prompts * n, budget), eos_id, device=device)
+    logp = torch.zeros(n_prompts * n, dtype=torch.float64, device=device)
+    lengths = torch.full((n_prompts * n,), budget, device=device)
+    for t in range(budget):
+        chosen, chosen_logp = _draw(logits, noise[alive, t], temperature)
+        tokens[alive, t] = chosen
+        logp[alive] += chosen_logp
+        going_on = chosen != eos_id
+        lengths[alive[~going_on]] = t + 1
+        if t + 1 == budget or not bool(going_on.any()):
+            break
+        kept = going_on.nonzero().squeeze(-1)
+        if len(kept) < len(alive):
+            cache.batch_select_indices(kept)
+            alive, attention, position, chosen = alive[kept], attention[kept], position[kept], chosen[kept]
+        position = position + 1
+        attention = torch.cat([attention, attention.new_ones(len(kept), 1)], dim=-1)
+        output = model(
+            input_ids=chosen.unsqueeze(-1),
+            attention_mask=attention,
+            position_ids=position.unsqueeze(-1),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits = output.logits[:, -1]
+    return _collect(tokens.tolist(), logp.tolist(), lengths.tolist(), eos_id, n)
+
+
+def _draw(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Tokens at the noise's quantiles of softmax(logits/temperature), and their log-probabilities at T = 1."""
+    logps = logits.float().log_softmax(-1)
+    cumulative = (logps.double() / temperature).softmax(-1).cumsum(-1)
+    quantile = noise.unsqueeze(-1) * cumulative[:, -1:]
+    chosen = torch.searchsorted(cumulative, quantile, right=True).clamp_max(logits.shape[-1] - 1)
+    return chosen.squeeze(-1), logps.gather(-1, chosen).squeeze(-1).double()
+
+
+def _collect(
+    tokens: list[list[int]], logps: list[float], lengths: list[int], eos_id: int, n: int
+) -> list[list[Sample]]:
+    samples = []
+    for row, logp, length in zip(tokens, logps, lengths, strict=True):
+        ids = row[:length]
+        samples.append(Sample(ids, logp, "stop" if ids[-1] == eos_id else "length"))
+    return [samples[i : i + n] for i in range(0, len(samples), n)]

@@ -1,0 +1,1 @@
+"""Put numbers on responses: log-probabilities, rewards, known preferences."""

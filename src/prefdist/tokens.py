@@ -1,0 +1,129 @@
+"""From text to ids to packed rows: templates, BOS and EOS, masks.
+
+Prompt and response are tokenised apart and joined as ids: <bos> prompt newline | response <eos>. A row holds one prompt
+and all its responses; each response attends to the prompt and itself only and its positions restart behind the prompt,
+so a prompt is computed once however many responses it has. Left out: models (models.py, logprobs.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prefdist.errors import UserError
+
+PADDING, PROMPT = -1, 0
+
+
+class TextCodec:
+    """A saved tokenizer together with the project's one template."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer  # over a second to import, and packing needs none of it
+
+        if not (folder / "tokenizer.json").is_file():
+            raise UserError(f"{folder}: no tokenizer.json there; name a folder with a saved tokenizer")
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.bos_id, self.eos_id = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        self.pad_id, self.vocabulary = self._tokenizer.pad_token_id, len(self._tokenizer)
+        if None in (self.bos_id, self.eos_id, self.pad_id) or self.pad_id == self.eos_id:
+            raise UserError(f"{folder}: the tokenizer needs BOS, EOS and a PAD other than EOS")
+
+    @cached_property
+    def _newline(self) -> list[int]:
+        return self._ids("\n")
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def prompt(self, text: str) -> list[int]:
+        """<bos> text newline."""
+        return [self.bos_id, *self._ids(text), *self._newline]
+
+    def response(self, text: str) -> list[int]:
+        """text <eos>."""
+        return [*self._ids(text), self.eos_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of response ids, without EOS."""
+        return str(self._tokenizer.decode([i for i in ids if i != self.eos_id], clean_up_tokenization_spaces=False))
+
+    def save(self, folder: Path) -> None:
+        self._tokenizer.save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """R rows of one prompt and n responses each, padded on the right to length L; T is the longest response.
+
+    input_ids, position_ids, segments [R, L]; segments: −1 padding, 0 prompt, k the k-th response (from 1).
+    targets, predictors [R, n, T]: the response tokens, and where in the row the hidden state stands that predicts each.
+    mask [R, n, T]: which of them exist; the first EOS is the last.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segments: Tensor
+    targets: Tensor
+    predictors: Tensor
+    mask: Tensor
+
+    def attention_mask(self) -> Tensor:
+        """[R, 1, L, L] boolean: causal, the prompt seen by all, no response seen by another; padding sees itself."""
+        length = self.segments.shape[1]
+        query, key = self.segments.unsqueeze(2), self.segments.unsqueeze(1)
+        causal = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+        return (causal & (((key == PROMPT) & (query != PADDING)) | (key == query))).unsqueeze(1)
+
+    @property
+    def n_tokens(self) -> Tensor:
+        """Response tokens, EOS included: [R, n]."""
+        return self.mask.sum(-1)
+
+    @property
+    def ends(self) -> Tensor:
+        """Where in the row each response's last token stands: [R, n]."""
+        prompt_length = (self.segments == PROMPT).sum(-1, keepdim=True)
+        return prompt_length + self.n_tokens.cumsum(-1) - 1
+
+    def to(self, device: torch.device | str) -> "Packed":
+        return Packed(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def pack(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]], *, pad_id: int) -> Packed:
+    """Rows prompt · response₁ · … · responseₙ. Every prompt has the same number of responses, none of them empty."""
+    n = len(responses[0])
+    rows = [_pack_row(prompt, ys, n) for prompt, ys in zip(prompts, responses, strict=True)]
+    length = max(len(row[0]) for row in rows)
+    longest = max(len(y) for ys in responses for y in ys)
+
+    def padded(values: list[list[int]], size: int, fill: int) -> Tensor:
+        return torch.tensor([value + [fill] * (size - len(value)) for value in values])
+
+    ids, positions, segments = (padded([row[i] for row in rows], length, (pad_id, 0, PADDING)[i]) for i in range(3))
+    shape = (len(rows), n, longest)
+    targets = padded([list(y) for ys in responses for y in ys], longest, pad_id).view(shape)
+    predictors = padded([where for row in rows for where in row[3]], longest, 0).view(shape)
+    sizes = torch.tensor([[len(y) for y in ys] for ys in responses])
+    mask = torch.arange(longest) < sizes.unsqueeze(-1)
+    return Packed(ids, positions, segments, targets, predictors, mask)
+
+
+def _pack_row(
+    prompt: Sequence[int], responses: Sequence[Sequence[int]], n: int
+) -> tuple[list[int], list[int], list[int], list[list[int]]]:
+    """Ids, positions and segments of one row, and for each response where its predictors stand."""
+    if not prompt or len(responses) != n or not all(responses):
+        raise ValueError(f"a row needs a prompt and {n} responses of one token or more")
+    ids, positions, segments = list(prompt), list(range(len(prompt))), [PROMPT] * len(prompt)
+    predictors = []
+    for k, response in enumerate(responses, start=1):
+        predictors.append([len(prompt) - 1, *range(len(ids), len(ids) + len(response) - 1)])
+        ids += response
+        positions += range(len(prompt), len(prompt) + len(response))
+        segments += [k] * len(response)
+    return ids, positions, segments, predictors

@@ -1,0 +1,74 @@
+"""Examples on their way to the model: a prompt, its n responses, and the columns that an objective asks for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from prefdist.data.order import batch_indices
+from prefdist.tokens import Packed, pack
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples. Columns are [B, n] for sequences and [B, n, T] for tokens, T the longest response of the batch."""
+
+    ids: list[str]
+    prompts: list[list[int]]
+    responses: list[list[list[int]]]
+    columns: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, indices: Sequence[int]) -> "Batch":
+        """Some of the examples, token columns trimmed to the longest response among them."""
+        responses = [self.responses[i] for i in indices]
+        longest = max(len(y) for ys in responses for y in ys)
+        where = torch.tensor(indices)
+        columns = {name: column[where] for name, column in self.columns.items()}
+        columns = {name: column[..., :longest] if column.dim() == 3 else column for name, column in columns.items()}
+        return Batch([self.ids[i] for i in indices], [self.prompts[i] for i in indices], responses, columns)
+
+    def lengths(self) -> list[int]:
+        """Tokens of each packed row."""
+        return [len(p) + sum(map(len, ys)) for p, ys in zip(self.prompts, self.responses, strict=True)]
+
+    def micro_batches(self, size: int) -> Iterator["Batch"]:
+        """Parts of at most `size` examples of similar length, longest first so that a lack of memory shows at once."""
+        lengths = self.lengths()
+        order = sorted(range(len(self)), key=lambda i: -lengths[i])
+        for start in range(0, len(order), size):
+            yield self.select(order[start : start + size])
+
+    def packed(self, pad_id: int) -> Packed:
+        return pack(self.prompts, self.responses, pad_id=pad_id)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a global batch this process has."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, items: Sequence[int]) -> list[int]:
+        return list(items[self.rank :: self.world])
+
+
+class Dataset:
+    """Batches of a fixed set of examples: the global batch of step s is a pure function of (seed, s)."""
+
+    def __init__(self, examples: Batch, batch_size: int, seed: int, share: Share) -> None:
+        self.examples, self.batch_size, self.seed, self.share = examples, batch_size, seed, share
+        self._lengths = examples.lengths()
+
+    def batch(self, step: int) -> Batch:
+        """This process's share; neighbours in length go to different processes, so that none waits long."""
+        indices = batch_indices(len(self.examples), self.batch_size, step, self.seed)
+        indices.sort(key=lambda i: -self._lengths[i])
+        return self.examples.select(self.share.of(indices))
+
+    def metrics(self) -> dict[str, float]:
+        return {}

@@ -1,0 +1,65 @@
+"""From tables to examples: references, labelled pairs with cached reference log-probabilities, prompts for rollouts."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from prefdist.data import tables
+from prefdist.errors import UserError
+from prefdist.tokens import TextCodec
+from prefdist.training.batch import Batch
+
+
+def references(text: Path, codec: TextCodec, *, noise: float, fraction: float, seed: int) -> Batch:
+    """Training prompts with their reference; a fraction `noise` of them with the reference of another prompt."""
+    rows = [row for row in tables.read_table(text / "prompts.parquet", tables.PROMPTS) if row["split"] == "train"]
+    generator = np.random.default_rng([seed, len(rows)])
+    kept = sorted(generator.permutation(len(rows))[: max(1, round(fraction * len(rows)))].tolist())
+    answers = [rows[i]["reference"] for i in kept]
+    wrong = generator.permutation(len(kept))[: round(noise * len(kept))]
+    for here, there in zip(wrong, np.roll(wrong, 1), strict=True):
+        answers[here] = rows[kept[there]]["reference"]
+    return Batch(
+        [rows[i]["prompt_id"] for i in kept],
+        [codec.prompt(rows[i]["prompt"]) for i in kept],
+        [[codec.response(answer)] for answer in answers],
+    )
+
+
+def preference_rows(folder: Path, split: str) -> list[dict[str, Any]]:
+    """Labelled pairs of a split."""
+    rows = tables.read_table(folder / "preferences.parquet", tables.PREFERENCES)
+    return [row for row in rows if row["split"] == split]
+
+
+def pairs(folder: Path, codec: TextCodec, split: str, reference: Path | None = None) -> Batch:
+    """Pairs, chosen first; with the "reference" column [B, 2] from the cache when it is given."""
+    rows = preference_rows(folder, split)
+    columns = {}
+    if reference is not None:
+        cached = {row["pair_id"]: row for row in tables.read_table(reference / "logps.parquet", tables.LOGPS)}
+        missing = [row["pair_id"] for row in rows if row["pair_id"] not in cached]
+        if missing:
+            raise UserError(f"{reference}/logps.parquet: no log-probabilities of {len(missing)} pairs, first {missing[0]}")
+        values = [(cached[row["pair_id"]]["logp_chosen"], cached[row["pair_id"]]["logp_rejected"]) for row in rows]
+        columns["reference"] = torch.tensor(values, dtype=torch.float32)
+    return Batch(
+        [row["pair_id"] for row in rows],
+        [codec.prompt(row["prompt"]) for row in rows],
+        [[row["chosen_ids"], row["rejected_ids"]] for row in rows],
+        columns,
+    )
+
+
+def chosen(folder: Path, codec: TextCodec) -> Batch:
+    """The preferred response of each training pair alone."""
+    both = pairs(folder, codec, "train")
+    return Batch(both.ids, both.prompts, [[ys[0]] for ys in both.responses])
+
+
+def prompts(folder: Path, codec: TextCodec) -> list[tuple[str, list[int]]]:
+    """The distinct prompts of the training pairs, for rollouts."""
+    distinct = {row["prompt_id"]: row["prompt"] for row in preference_rows(folder, "train")}
+    return [(name, codec.prompt(text)) for name, text in distinct.items()]

@@ -1,0 +1,35 @@
+"""What must hold before the first step, whatever the objective: violations are bugs in masks, templates or references."""
+
+import torch
+
+from prefdist.errors import UserError
+from prefdist.logprobs import packed_logprobs
+from prefdist.training.batch import Batch
+from prefdist.training.learner import Learner
+
+TOLERANCE = 1e-3
+"""Nats on a summed float32 log-probability: kernels of other shapes differ by about 1e-6 a token."""
+
+
+@torch.no_grad()
+def check(learner: Learner, batch: Batch, pad_id: int, *, starts_at_reference: bool) -> None:
+    """Padded equals unpadded; and where the policy starts at the reference, KL(π‖π₀) is 0 on every example."""
+    if learner.policy is None:
+        return
+    device = next(learner.parameters()).device
+    few = batch.select(range(min(4, len(batch))))
+    together = packed_logprobs(learner.policy, few.packed(pad_id).to(device)).sum(-1).cpu()
+    for i, name in enumerate(few.ids):
+        alone = packed_logprobs(learner.policy, few.select([i]).packed(pad_id).to(device)).sum(-1).cpu()
+        _demand(alone[0], together[i], f"example {name}: its log-probability changes with padding")
+    if starts_at_reference and "reference" in few.columns:
+        reference = few.columns["reference"]
+        reference = reference.sum(-1) if reference.dim() == 3 else reference
+        for i, name in enumerate(few.ids):
+            _demand(together[i], reference[i], f"example {name}: the policy starts elsewhere than its reference")
+
+
+def _demand(found: torch.Tensor, expected: torch.Tensor, sentence: str) -> None:
+    gap = float((found - expected).abs().max())
+    if gap > TOLERANCE:
+        raise UserError(f"step 0: {sentence} (by {gap:.2e} nats, allowed {TOLERANCE}); no step was taken")

@@ -1,0 +1,166 @@
+"""The one training loop, for every objective.
+
+Per optimiser step: each source gives its batch, each micro-batch one forward pass that all terms of the source share, and
+the losses are averaged over the global batch, so that micro-batch size, accumulation and processes do not matter. Left
+out: what is learnt (learner.py), from what (batch.py, rollouts.py), and by which loss (terms.py).
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from prefdist.config import Optimisation
+from prefdist.errors import UserError
+from prefdist.training import checkpoint
+from prefdist.training.batch import Batch
+from prefdist.training.learner import Learner
+from prefdist.training.terms import Term, policy_metrics
+
+
+class Source(Protocol):
+    """Gives this process's share of the global batch of a step."""
+
+    batch_size: int
+
+    def batch(self, step: int) -> Batch: ...
+
+    def metrics(self) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A source and the terms that its batches feed."""
+
+    source: Source
+    terms: Sequence[Term]
+    temperature: float = 1.0
+
+
+def train(
+    learner: Learner,
+    streams: Sequence[Stream],
+    settings: Optimisation,
+    *,
+    accelerator: Any,
+    pad_id: int,
+    scratch: Path,
+    rollout_steps: int = 1,
+    probe: Callable[[], float] | None = None,
+) -> list[dict[str, float]]:
+    """Run all steps, from the last checkpoint in `scratch` if there is one; returns the log, one row a step.
+
+    `rollout_steps`: optimiser steps that share a rollout; checkpoints fall between rollouts. UserError when the loss is
+    not finite or above max_loss, naming the step, the batch's ids and the checkpoint.
+    """
+    optimiser = torch.optim.AdamW(
+        learner.trainable().values(),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=False,  # fused and plain differ bitwise; resume and CPU runs need one of them
+    )
+    start, log = checkpoint.load(scratch, learner, optimiser)
+    module = accelerator.prepare_model(learner) if accelerator.num_processes > 1 else learner
+    every = math.ceil(settings.checkpoint_every / rollout_steps) * rollout_steps
+    progress = _Progress(settings.steps, start, accelerator.is_main_process)
+    for step in range(start, settings.steps):
+        began = time.perf_counter()
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * schedule(settings, step)
+        row = _step(module, streams, settings, accelerator, pad_id, step, scratch)
+        norm = torch.nn.utils.clip_grad_norm_(learner.trainable().values(), settings.max_grad_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        row |= {"grad_norm": float(norm), "seconds": time.perf_counter() - began}
+        if probe is not None and settings.probe_every and (step + 1) % settings.probe_every == 0:
+            row["probe"] = probe()
+        log.append({"step": step, **row})
+        if (step + 1) % every == 0 and step + 1 < settings.steps and accelerator.is_main_process:
+            checkpoint.save(scratch, learner, optimiser, step + 1, log)
+        progress.show(step + 1, row["loss"])
+    return log
+
+
+def schedule(settings: Optimisation, step: int) -> float:
+    """The factor on the learning rate at a step (from 0): linear warm-up, then the chosen decay to 0 at the end."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    if settings.schedule == "constant":
+        return 1.0
+    return 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _step(
+    module: Any,
+    streams: Sequence[Stream],
+    settings: Optimisation,
+    accelerator: Any,
+    pad_id: int,
+    step: int,
+    scratch: Path,
+) -> dict[str, float]:
+    """Accumulate the gradient of one optimiser step; returns its metrics, summed over processes."""
+    parts = []
+    for stream in streams:
+        batch = stream.source.batch(step)
+        parts += [(stream, micro) for micro in batch.micro_batches(settings.micro_batch_size)]
+    sums: dict[str, Tensor] = {}
+    tokens = 0
+    for number, (stream, micro) in enumerate(parts):
+        last = number + 1 == len(parts)
+        with nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(module):
+            packed = micro.packed(pad_id).to(accelerator.device)
+            micro = Batch(
+                micro.ids, micro.prompts, micro.responses, {k: v.to(accelerator.device) for k, v in micro.columns.items()}
+            )
+            outputs = module(packed, stream.temperature)
+            losses = torch.stack([term(outputs, micro, packed) for term in stream.terms]).sum(0)
+            share = losses.sum() / stream.source.batch_size
+            _check(share, micro, settings, step, scratch)
+            # Gradients are averaged over processes; the loss is a sum of shares.
+            (share * accelerator.num_processes).backward()
+        tokens += sum(micro.lengths())
+        found = {name: value / stream.source.batch_size for name, value in policy_metrics(outputs, micro).items()}
+        for name, value in {"loss": share.detach(), **found}.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value
+    sums["tokens"] = torch.tensor(float(tokens), device=accelerator.device)
+    row = {name: float(accelerator.reduce(value, "sum")) for name, value in sums.items()}
+    for stream in streams:
+        row |= stream.source.metrics()
+    return row
+
+
+def _check(loss: Tensor, batch: Batch, settings: Optimisation, step: int, scratch: Path) -> None:
+    value = float(loss.detach())
+    if not math.isfinite(value) or abs(value) > settings.max_loss:
+        kept = scratch / checkpoint.NAME
+        where = f"the last checkpoint is {kept}" if kept.is_file() else "no checkpoint was written yet"
+        raise UserError(
+            f"step {step}: the loss is {value} (optimisation.max_loss is {settings.max_loss}); examples "
+            f"{', '.join(batch.ids[:8])}{' …' if len(batch) > 8 else ''}; {where}; lower optimisation.learning_rate"
+        )
+
+
+class _Progress:
+    """A line on stderr every few seconds: step, loss, time left."""
+
+    def __init__(self, steps: int, start: int, shown: bool) -> None:
+        self.steps, self.start, self.shown = steps, start, shown
+        self.began = self.last = time.monotonic()
+
+    def show(self, done: int, loss: float) -> None:
+        now = time.monotonic()
+        if not self.shown or (now - self.last < 5 and done < self.steps):
+            return
+        self.last = now
+        left = (now - self.began) / max(1, done - self.start) * (self.steps - done)
+        print(f"step {done}/{self.steps}  loss {loss:.4f}  {left:.0f} s left", file=sys.stderr, flush=True)

@@ -1,0 +1,109 @@
+"""Fresh responses of the current policy, with everything that objectives need of them, made once a rollout.
+
+A rollout of minibatches·batch_size prompts feeds minibatches·epochs optimiser steps. Its prompts, and the random numbers
+of its responses, are pure functions of (seed, rollout): resuming at a rollout's start repeats it exactly.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prefdist.config import Rollouts
+from prefdist.data.order import batch_indices
+from prefdist.logprobs import packed_logprobs
+from prefdist.models import Scorer
+from prefdist.objectives.registry import Objective
+from prefdist.sampling.engine import sample
+from prefdist.training.batch import Batch, Share
+from prefdist.training.learner import Learner
+
+
+class RolloutSource:
+    """Batches of fresh samples. `prompts` are (prompt_id, ids); `reward_model` None leaves out the scores."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        prior: Any,
+        prompts: list[tuple[str, list[int]]],
+        settings: Rollouts,
+        *,
+        batch_size: int,
+        seed: int,
+        share: Share,
+        pad_id: int,
+        eos_id: int,
+        reward_model: Scorer | None = None,
+        objective: Objective | None = None,
+        total: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    ) -> None:
+        self.learner, self.prior, self.prompts, self.settings = learner, prior, prompts, settings
+        self.batch_size, self.seed, self.share = batch_size, seed, share
+        self.pad_id, self.eos_id, self.reward_model = pad_id, eos_id, reward_model
+        self.objective, self.total = objective, total
+        self.updates = settings.minibatches * settings.epochs
+        self._rollout: Batch | None = None
+        self._index = -1
+
+    def batch(self, step: int) -> Batch:
+        """This process's share of the minibatch of an optimiser step; a new rollout is drawn at the first of each."""
+        index, position = divmod(step, self.updates)
+        if index != self._index:
+            self._rollout, self._index = self._draw(index), index
+        assert self._rollout is not None
+        minibatch = position % self.settings.minibatches
+        per_share = len(self._rollout) // self.settings.minibatches
+        return self._rollout.select(range(minibatch * per_share, (minibatch + 1) * per_share))
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last rollout, this process's share: mean response length, share without EOS, mean reward."""
+        rollout = self._rollout
+        if rollout is None:
+            return {}
+        responses = [y for ys in rollout.responses for y in ys]
+        found = {
+            "response_tokens": sum(map(len, responses)) / len(responses),
+            "unfinished": sum(y[-1] != self.eos_id for y in responses) / len(responses),
+        }
+        if "scores" in rollout.columns:
+            found["reward"] = float(rollout.columns["scores"].mean())
+        return found
+
+    @torch.no_grad()
+    def _draw(self, index: int) -> Batch:
+        size = self.batch_size * self.settings.minibatches
+        chosen = batch_indices(len(self.prompts), size, index, self.seed)
+        mine: list[int] = []
+        for start in range(0, size, self.batch_size):  # so that every process has a part of every minibatch
+            mine += self.share.of(range(start, start + self.batch_size))
+        prompts = [self.prompts[chosen[i]] for i in mine]
+        drawn = sample(
+            self.learner.policy,
+            [ids for _, ids in prompts],
+            [f"{self.seed}/{index}/{i}" for i in mine],
+            num_samples=self.settings.samples,
+            max_new_tokens=self.settings.max_new_tokens,
+            eos_id=self.eos_id,
+            temperature=self.settings.temperature,
+        )
+        responses = [[s.token_ids for s in samples] for samples in drawn]
+        batch = Batch([name for name, _ in prompts], [ids for _, ids in prompts], responses)
+        return Batch(batch.ids, batch.prompts, batch.responses, self._columns(batch))
+
+    def _columns(self, batch: Batch) -> dict[str, Tensor]:
+        device = next(self.learner.parameters()).device
+        packed = batch.packed(self.pad_id).to(device)
+        temperature = self.settings.temperature
+        columns = {"reference": packed_logprobs(self.prior, packed, temperature=temperature)}
+        if self.reward_model is not None:
+            columns["scores"] = self.reward_model.rewards(packed)
+        prepare = getattr(self.objective, "prepare", None)
+        if self.updates > 1 or prepare is not None:
+            outputs = self.learner(packed, temperature)
+            columns["old"] = outputs["policy"]
+            if prepare is not None:
+                given = {**columns, "mask": packed.mask, "values": outputs["values"]}
+                columns |= prepare({"old": columns["old"], "reference": columns["reference"]}, given, self.total)
+        return {name: column.cpu() for name, column in columns.items()}

@@ -1,0 +1,139 @@
+"""The stage `train`: from a specification and its inputs to a model folder and the log of its training."""
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prefdist.config import Optimisation, Rollouts
+from prefdist.data import tables
+from prefdist.models import add_lora, load_policy, load_scorer, new_policy, save
+from prefdist.objectives.registry import Objective, load
+from prefdist.scoring.sequences import response_logps
+from prefdist.tokens import TextCodec
+from prefdist.training import examples, identity
+from prefdist.training.batch import Batch, Dataset, Share
+from prefdist.training.learner import Learner
+from prefdist.training.loop import Stream, train
+from prefdist.training.terms import kl_term, objective_term
+
+
+def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
+    """Train and save. Resumes from `scratch`, which is removed at the end."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    settings = Optimisation.model_validate(spec["optimisation"])
+    codec = TextCodec(inputs["text"] / "tokenizer")
+    objective = load(spec["objective"])
+    learner = _learner(spec, inputs, objective, codec).to(accelerator.device)
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    streams, rollout_steps = _streams(spec, inputs, objective, learner, codec, settings, share, accelerator)
+    identity.check(learner, streams[-1].source.batch(0), codec.pad_id, starts_at_reference="init" in inputs)
+    log = train(
+        learner,
+        streams,
+        settings,
+        accelerator=accelerator,
+        pad_id=codec.pad_id,
+        scratch=scratch,
+        rollout_steps=rollout_steps,
+        probe=_probe(inputs, learner, codec) if "probe" in inputs else None,
+    )
+    if accelerator.is_main_process:
+        save(learner.policy if learner.scorer is None else learner.scorer.model, out, codec)
+        (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+        shutil.rmtree(scratch, ignore_errors=True)
+    accelerator.end_training()
+
+
+def _learner(spec: dict[str, Any], inputs: dict[str, Path], objective: Objective, codec: TextCodec) -> Learner:
+    seed = spec["seed"]
+    if "reward" in objective.needs:
+        return Learner(scorer=load_scorer(inputs["init"], seed=seed))
+    if spec.get("init", "") == "scratch":
+        policy = new_policy(spec["architecture"], codec, seed)
+    else:
+        policy = load_policy(inputs["init"] if "init" in inputs else Path(spec["init"]))
+    if spec.get("lora"):
+        policy = add_lora(policy, spec["lora"], seed)
+    # The critic starts as the reward model, whose output at a state is already a guess of the return.
+    critic = load_scorer(inputs["reward_model"]) if "values" in objective.needs else None
+    return Learner(policy, critic)
+
+
+def _streams(
+    spec: dict[str, Any],
+    inputs: dict[str, Path],
+    objective: Objective,
+    learner: Learner,
+    codec: TextCodec,
+    settings: Optimisation,
+    share: Share,
+    accelerator: Any,
+) -> tuple[list[Stream], int]:
+    """What feeds the loss, and how many steps share a rollout. The KL regulariser shares the objective's fresh samples."""
+    regulariser = getattr(objective.row, "regulariser", None)
+    penalty = [kl_term(float(regulariser.kl))] if regulariser and float(regulariser.kl) else []
+    streams = []
+    if objective.row.responses == "dataset":
+        data = Dataset(_dataset(spec, inputs, codec), settings.batch_size, spec["seed"], share)
+        streams.append(Stream(data, [objective_term(objective)]))
+    if objective.row.responses == "dataset" and not penalty:
+        return streams, 1
+    rollouts = Rollouts.model_validate(spec["rollouts"])
+    on_policy = objective if objective.row.responses == "policy" else None
+    source = import_module("prefdist.training.rollouts").RolloutSource(
+        learner,
+        _frozen(load_policy(inputs["prior"], accelerator.device)),
+        examples.prompts(inputs["preferences"], codec),
+        rollouts,
+        batch_size=rollouts.batch_size or settings.batch_size,
+        seed=spec["seed"],
+        share=share,
+        pad_id=codec.pad_id,
+        eos_id=codec.eos_id,
+        reward_model=_frozen(load_scorer(inputs["reward_model"], accelerator.device)) if on_policy else None,
+        objective=on_policy,
+        total=lambda tensor: accelerator.reduce(tensor, "sum"),
+    )
+    streams.append(Stream(source, ([objective_term(on_policy)] if on_policy else []) + penalty, rollouts.temperature))
+    return streams, source.updates
+
+
+def _dataset(spec: dict[str, Any], inputs: dict[str, Path], codec: TextCodec) -> Batch:
+    data = spec["data"]
+    if data["kind"] == "references":
+        options = {"noise": data["noise"], "fraction": data["fraction"]}
+        return examples.references(inputs["text"], codec, seed=spec["seed"], **options)
+    if data["kind"] == "chosen":
+        return examples.chosen(inputs["preferences"], codec)
+    return examples.pairs(inputs["preferences"], codec, "train", inputs.get("reference"))
+
+
+def _probe(inputs: dict[str, Path], learner: Learner, codec: TextCodec) -> Callable[[], float]:
+    """Forward KL(π*‖π) on validation prompts, from samples of π*: a point of the learning curve, in nats."""
+    rows = tables.read_table(inputs["probe"] / "probe.parquet", tables.RESPONSES)
+    text = tables.read_table(inputs["text"] / "prompts.parquet", tables.PROMPTS)
+    ids = {row["prompt_id"]: codec.prompt(row["prompt"]) for row in text}
+    groups: dict[str, list[list[int]]] = {}
+    for row in rows:
+        groups.setdefault(row["prompt_id"], []).append(row["token_ids"])
+    target = sum(row["logp"] for row in rows) / len(rows)
+    questions = [ids[name] for name in groups]
+
+    def measure() -> float:
+        own = response_logps(learner.policy, questions, list(groups.values()), pad_id=codec.pad_id)
+        return target - float(torch.cat(own).mean())
+
+    return measure
+
+
+def _frozen(model: Any) -> Any:
+    return model.requires_grad_(False)
+
+

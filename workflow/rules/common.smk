@@ -1,0 +1,46 @@
+# What the rules share: the checked suites and their planned artefacts. Nothing starts unless every suite is valid.
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from prefdist.config import load_suite
+from prefdist.errors import UserError
+from prefdist.plan import plan
+
+try:
+    SUITES = {file.stem: load_suite(file.stem, Path.cwd()) for file in sorted(Path("workflow/suites").glob("*.yaml"))}
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+PLANS = {name: plan(suite) for name, suite in SUITES.items()}
+ARTEFACTS = {path: artefact for made in PLANS.values() for path, artefact in made.artefacts.items()}
+SUITE_OF = {path: name for name, made in PLANS.items() for path in made.artefacts}
+
+
+def finals(suite):
+    """What a suite ends with."""
+    return f"{PLANS[suite].final.path}/provenance.json"
+
+
+def inputs(stage):
+    """The folders that an artefact of a stage is made from."""
+    return lambda wildcards: [str(a.path) for a in _artefact(stage, wildcards).inputs.values()]
+
+
+def code(stage):
+    """Digest of the code that makes it: a parameter, so that a change re-runs the stage."""
+    return lambda wildcards: _artefact(stage, wildcards).code_digest
+
+
+def suite(stage):
+    return lambda wildcards: SUITE_OF[str(_artefact(stage, wildcards).path)]
+
+
+def _artefact(stage, wildcards):
+    folder = f"results/{wildcards.suite}/{wildcards.version}" if stage in FINAL_STAGES else f"artefacts/{stage}/{wildcards.name}"
+    if folder not in ARTEFACTS:
+        raise WorkflowError(f"{folder} is not planned by any suite; `prefdist plan <suite>` lists what is")
+    return ARTEFACTS[folder]
+
+
+FINAL_STAGES = {"results", "exact"}
