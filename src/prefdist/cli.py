@@ -110,16 +110,18 @@ def _demo(options: argparse.Namespace) -> int:
 
     root = project_root()
     folder = root / plan(load_suite(options.suite, root)).final.path
-    base = [sys.executable, "-m", "snakemake", "--cores", str(options.cores), "--config", f"suite={options.suite}"]
+    base = [sys.executable, "-m", "snakemake", "--cores", str(options.cores)]
     # A run that was killed leaves a lock and incomplete outputs behind; both are mended before the next one.
     subprocess.run([*base, "--unlock", "--quiet", "all"], cwd=root, check=False, capture_output=True)
     done = subprocess.run([*base, "--rerun-incomplete", "--", options.suite], cwd=root, check=False)
     if done.returncode:
         print("prefdist: the run stopped; the logs are in logs/, and the same command goes on from here", file=sys.stderr)
         return done.returncode
+    from prefdist.results.metrics import TERMINAL
     from prefdist.results.tables import print_table
 
-    print_table(folder / "table.csv")
+    subprocess.run([*base[:3], "--report", str(folder / "report.html"), "--quiet", "--", options.suite], cwd=root, check=True)
+    print_table(folder / "table.csv", TERMINAL)
     print(f"table:  {folder.relative_to(root) / 'table.md'}\nreport: {folder.relative_to(root) / 'report.html'}")
     return 0
 

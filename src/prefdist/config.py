@@ -76,6 +76,7 @@ class ModelRun(Strict):
     objective: str = "sft"
     noise: float = Field(0.0, ge=0, lt=1, description="fraction of prompts whose reference is another prompt's")
     fraction: float = Field(1.0, gt=0, le=1, description="fraction of the training prompts used")
+    temperature: float = Field(1.0, gt=0, description="folded into the weights after training: < 1 is a sharper model")
     optimisation: Optimisation
 
 

@@ -27,6 +27,7 @@ def new_policy(architecture: dict[str, Any], codec: TextCodec, seed: int) -> Any
     """A randomly initialised causal language model; `architecture` is {"model_type": …, and the config's own keys}."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    _silence()
     tokens = {"bos_token_id": codec.bos_id, "eos_token_id": codec.eos_id, "pad_token_id": codec.pad_id}
     config = AutoConfig.for_model(**architecture, vocab_size=codec.vocabulary, **tokens)
     torch.manual_seed(seed)
@@ -43,11 +44,9 @@ def load_policy(folder: Path, device: torch.device | str = "cpu") -> Any:
 def load_scorer(folder: Path, device: torch.device | str = "cpu", *, seed: int | None = None) -> "Scorer":
     """A model with a scalar head. With a seed, the folder is a language model and the head is new (std 1/√(d+1))."""
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
 
     if seed is not None:
         torch.manual_seed(seed)
-        logging.set_verbosity_error()  # the new head is what is asked for, not a defect of the checkpoint
     model = _load(AutoModelForSequenceClassification, folder, device, num_labels=1)
     if seed is not None:
         head = model.get_submodule("score")
@@ -86,6 +85,17 @@ def add_lora(model: Any, settings: dict[str, Any], seed: int) -> Any:
     return peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", bias="none", **settings))
 
 
+def fold_temperature(model: Any, temperature: float) -> None:
+    """Make the model's distribution at T = 1 the one it had at logits/temperature, in place.
+
+    The scale goes into the last norm rather than the LM head, which may be tied to the input embeddings.
+    """
+    norms = [module for module in model.base_model.children() if "Norm" in type(module).__name__]
+    with torch.no_grad():
+        for parameter in norms[-1].parameters():
+            parameter /= temperature
+
+
 def save(model: Any, folder: Path, codec: TextCodec) -> None:
     """Weights that from_pretrained opens as they are; of a LoRA model the merged weights, the adapter in adapter/."""
     if hasattr(model, "merge_and_unload"):
@@ -109,10 +119,19 @@ def parameter_count(folder: Path) -> int:
 
 def _load(auto_class: Any, folder: Path, device: torch.device | str, **options: Any) -> Any:
     check_folder(folder)
+    _silence()
     model = auto_class.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True, **options
     )
     return _without_dropout(model).to(device)
+
+
+def _silence() -> None:
+    """No bars for tiny files, no warning that a new scalar head is new: it is what was asked for."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _without_dropout(model: Any) -> Any:

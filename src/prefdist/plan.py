@@ -111,6 +111,7 @@ class _Testbed:
             "optimisation": run.optimisation.model_dump(mode="json"),
             "architecture": self.suite.architecture,
             "init": run.init,
+            "temperature": run.temperature,
             "seed": 0,
         }
         return Artefact("train", name, spec, {"text": self.text}, (FAMILIES[row.family],))
@@ -150,23 +151,35 @@ class _Testbed:
     def _reward_model(self, seed: int) -> Artefact:
         return self._trained("reward_model", self.suite.reward_model, seed)
 
+    def _evaluation(self, name: str, policies: dict[int, Artefact]) -> Artefact:
+        """One artefact for all seeds of a run: they share the target, the prior and the process."""
+        suite = self.suite
+        spec = {**suite.evaluation.model_dump(), "gamma": suite.preferences.gamma, "run": name, "seeds": suite.seeds}
+        inputs = {"text": self.text, "baselines": self.baselines, "target": self.target, "prior": self.prior}
+        for seed, policy in policies.items():
+            inputs |= {f"policy/{seed}": policy, f"reward_model/{seed}": self._reward_model(seed)}
+        return Artefact("evaluate", name, spec, inputs)
+
     def results(self) -> Artefact:
         suite = self.suite
         inputs = {"text": self.text, "baselines": self.baselines, "prior": self.prior, "target": self.target}
+        inputs["evaluation/prior"] = self._evaluation("prior", dict.fromkeys(suite.seeds, self.prior))
+        for name, run in suite.runs.items():
+            policies = {seed: self._trained(name, run, seed) for seed in suite.seeds}
+            inputs |= {f"policy/{name}/{seed}": policy for seed, policy in policies.items()}
+            inputs[f"evaluation/{name}"] = self._evaluation(name, policies)
+        calibration = {"text": self.text}
         for seed in suite.seeds:
-            reward_model, preferences = self._reward_model(seed), self._preferences(seed)
-            shared = {"text": self.text, "baselines": self.baselines, "reward_model": reward_model}
-            shared |= {"target": self.target, "prior": self.prior}
-            calibration = {"text": self.text, "reward_model": reward_model, "preferences": preferences}
-            inputs[f"reward_model/{seed}"] = Artefact("calibrate", f"seed{seed}", {"seed": seed}, calibration)
-            policies = {"prior": self.prior}
-            policies |= {name: self._trained(name, run, seed) for name, run in suite.runs.items()}
-            for name, policy in policies.items():
-                spec = {**suite.evaluation.model_dump(), "gamma": suite.preferences.gamma, "run": name, "seed": seed}
-                inputs[f"evaluation/{name}/{seed}"] = Artefact(
-                    "evaluate", f"{name}-seed{seed}", spec, {**shared, "policy": policy}
-                )
-                if name != "prior":
-                    inputs[f"policy/{name}/{seed}"] = policy
-        spec = {"suite": suite.suite, "seeds": suite.seeds, "runs": ["prior", *suite.runs]}
+            calibration |= {f"reward_model/{seed}": self._reward_model(seed), f"preferences/{seed}": self._preferences(seed)}
+        inputs["calibration"] = Artefact("calibrate", "reward_model", {"seeds": suite.seeds}, calibration)
+        families = {"prior": "π₀"} | {name: _family(run) for name, run in suite.runs.items()}
+        spec = {"suite": suite.suite, "seeds": suite.seeds, "runs": list(families), "families": families}
         return Artefact("results", suite.suite, spec, inputs, folder=RESULTS / suite.suite / suite.version)
+
+
+def _family(run: Run) -> str:
+    """Which kind of method a run is, for the figures."""
+    row = read_row(run.objective, run.parameters)
+    if row.family != "preference":
+        return row.family.replace("_", " ")
+    return "preferences, from data" if row.responses == "dataset" else "preferences, on policy"

@@ -20,49 +20,67 @@ from prefdist.tokens import TextCodec
 
 
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
-    """Writes responses.parquet (samples of π̂) and metrics.parquet (a row a prompt and metric, means over its samples).
+    """Writes responses-seed<s>.parquet (samples of π̂) and metrics.parquet (a row a seed, prompt and metric).
 
     Every policy is sampled with the same random numbers, so that differences between policies carry less noise.
     """
     codec = TextCodec(inputs["text"] / "tokenizer")
-    policy = load_policy(inputs["policy"])
     rows = held_out(inputs["text"], "test", spec["prompts"])
-    size = {"num_samples": spec["samples"], "max_new_tokens": spec["max_new_tokens"]}
-    responses = draw(policy, codec, rows, f"evaluation/{spec['seed']}", **size)
-    tables.write_table(out / "responses.parquet", responses, tables.RESPONSES)
+    models = {"target": load_policy(inputs["target"]), "prior": load_policy(inputs["prior"])}
+    metrics = []
+    for seed in spec["seeds"]:
+        policy, scorer = load_policy(inputs[f"policy/{seed}"]), load_scorer(inputs[f"reward_model/{seed}"])
+        size = {"num_samples": spec["samples"], "max_new_tokens": spec["max_new_tokens"]}
+        responses = draw(policy, codec, rows, f"evaluation/{seed}", **size)
+        tables.write_table(out / f"responses-seed{seed}.parquet", responses, tables.RESPONSES)
+        measured = _measurements(spec, inputs, codec, rows, responses, {**models, "policy": policy, "reward": scorer})
+        metrics += [
+            {"run": spec["run"], "seed": seed, "prompt_id": row["prompt_id"], "metric": name, "value": value}
+            for row, found in zip(rows, measured, strict=True)
+            for name, value in found.items()
+        ]
+    tables.write_table(out / "metrics.parquet", metrics, tables.METRICS)
 
+
+def _measurements(
+    spec: dict[str, Any],
+    inputs: dict[str, Path],
+    codec: TextCodec,
+    rows: list[dict[str, Any]],
+    responses: list[dict[str, Any]],
+    models: dict[str, Any],
+) -> list[dict[str, float | None]]:
+    """The metrics of each prompt, means over its samples."""
     prompts = [codec.prompt(row["prompt"]) for row in rows]
     own = list(grouped(responses, "token_ids").values())
     of_target = tables.read_table(inputs["baselines"] / "target.parquet", tables.RESPONSES)
+    target_ids = list(grouped(of_target, "token_ids").values())
     scored = {
         "own": [torch.tensor(values) for values in grouped(responses, "logp").values()],
-        "own_target": response_logps(load_policy(inputs["target"]), prompts, own, pad_id=codec.pad_id),
-        "own_prior": response_logps(load_policy(inputs["prior"]), prompts, own, pad_id=codec.pad_id),
-        "own_reward": response_rewards(load_scorer(inputs["reward_model"]), prompts, own, pad_id=codec.pad_id),
+        "own_target": response_logps(models["target"], prompts, own, pad_id=codec.pad_id),
+        "own_prior": response_logps(models["prior"], prompts, own, pad_id=codec.pad_id),
+        "own_reward": response_rewards(models["reward"], prompts, own, pad_id=codec.pad_id),
         "target": [torch.tensor(values) for values in grouped(of_target, "logp").values()],
-        "target_policy": response_logps(
-            policy, prompts, list(grouped(of_target, "token_ids").values()), pad_id=codec.pad_id
-        ),
+        "target_policy": response_logps(models["policy"], prompts, target_ids, pad_id=codec.pad_id),
         "prior_target": _cached(inputs["baselines"] / "prior_scores.parquet"),
         "reference_target": _cached(inputs["baselines"] / "reference_scores.parquet"),
     }
     finished = list(grouped(responses, "finish_reason").values())
-    metrics = []
-    for i, row in enumerate(rows):
-        measured = _measure({name: values[i] for name, values in scored.items()}, spec["gamma"])
-        measured["length"] = sum(map(len, own[i])) / len(own[i])
-        measured["unfinished"] = sum(reason == "length" for reason in finished[i]) / len(own[i])
-        measured["distinct_2"] = distinct_ngrams(own[i], 2)
-        identity = {"run": spec["run"], "seed": spec["seed"], "prompt_id": row["prompt_id"]}
-        metrics += [{**identity, "metric": name, "value": value} for name, value in measured.items()]
-    tables.write_table(out / "metrics.parquet", metrics, tables.METRICS)
+    found = []
+    for i, ids in enumerate(own):
+        measured = _log_probability_metrics({name: values[i] for name, values in scored.items()}, spec["gamma"])
+        measured["length"] = sum(map(len, ids)) / len(ids)
+        measured["unfinished"] = sum(reason == "length" for reason in finished[i]) / len(ids)
+        measured["distinct_2"] = distinct_ngrams(ids, 2)
+        found.append(measured)
+    return found
 
 
 def _cached(path: Path) -> list[Tensor]:
     return [torch.tensor(values) for values in grouped(tables.read_table(path, tables.SCORES), "logp").values()]
 
 
-def _measure(of: dict[str, Tensor], gamma: float) -> dict[str, float | None]:
+def _log_probability_metrics(of: dict[str, Tensor], gamma: float) -> dict[str, float | None]:
     """One prompt's metrics from its samples' log-probabilities."""
 
     def win_rate(other: Tensor) -> Tensor:

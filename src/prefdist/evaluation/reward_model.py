@@ -1,4 +1,4 @@
-"""The stage `calibrate`: a reward model on held-out pairs, against their labels and their known probabilities."""
+"""The stage `calibrate`: reward models on held-out pairs, against their labels and their known probabilities."""
 
 from pathlib import Path
 from typing import Any
@@ -14,39 +14,30 @@ from prefdist.training import examples
 
 
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
-    """Writes calibration.parquet (a row a pair) and metrics.parquet (means by prompt).
+    """Writes calibration.parquet (a row a pair) and metrics.parquet (a row a pair and metric), all seeds.
 
     accuracy: the labelled winner has the higher reward. accuracy_known: the more probable winner has. kl_known:
     KL(known ‖ model) of the pair's two outcomes in nats. brier: squared error of the probability given to the label.
     """
     codec = TextCodec(inputs["text"] / "tokenizer")
-    rows = examples.preference_rows(inputs["preferences"], "test")
-    batch = examples.pairs(inputs["preferences"], codec, "test")
-    scorer = load_scorer(inputs["reward_model"])
-    rewards = torch.stack(response_rewards(scorer, batch.prompts, batch.responses, pad_id=codec.pad_id)).double()
-    margin = rewards[:, 0] - rewards[:, 1]
-    known = torch.tensor([row["p_chosen"] for row in rows], dtype=torch.float64)
-    model = margin.sigmoid()
-    measured = {
-        "accuracy": (margin > 0).double(),
-        "accuracy_known": ((margin > 0) == (known > 0.5)).double(),
-        "kl_known": bradley_terry.kl(known.logit(), margin),
-        "brier": (1 - model).square(),
-    }
-    metrics = [
-        {
-            "run": "reward_model",
-            "seed": spec["seed"],
-            "prompt_id": row["prompt_id"],
-            "metric": name,
-            "value": float(value),
+    metrics, pairs = [], []
+    for seed in spec["seeds"]:
+        rows = examples.preference_rows(inputs[f"preferences/{seed}"], "test")
+        batch = examples.pairs(inputs[f"preferences/{seed}"], codec, "test")
+        scorer = load_scorer(inputs[f"reward_model/{seed}"])
+        rewards = torch.stack(response_rewards(scorer, batch.prompts, batch.responses, pad_id=codec.pad_id)).double()
+        margin = rewards[:, 0] - rewards[:, 1]
+        known = torch.tensor([row["p_chosen"] for row in rows], dtype=torch.float64)
+        measured = {
+            "accuracy": (margin > 0).double(),
+            "accuracy_known": ((margin > 0) == (known > 0.5)).double(),
+            "kl_known": bradley_terry.kl(known.logit(), margin),
+            "brier": (1 - margin.sigmoid()).square(),
         }
-        for name, values in measured.items()
-        for row, value in zip(rows, values, strict=True)
-    ]
+        for i, row in enumerate(rows):
+            identity = {"run": "reward_model", "seed": seed, "prompt_id": row["prompt_id"]}
+            metrics += [{**identity, "metric": name, "value": float(values[i])} for name, values in measured.items()]
+            probabilities = {"p_model": float(margin[i].sigmoid()), "p_known": row["p_chosen"]}
+            pairs.append({"pair_id": row["pair_id"], "prompt_id": row["prompt_id"], **probabilities})
     tables.write_table(out / "metrics.parquet", metrics, tables.METRICS)
-    pairs = [
-        {"pair_id": row["pair_id"], "prompt_id": row["prompt_id"], "p_model": float(p), "p_known": row["p_chosen"]}
-        for row, p in zip(rows, model, strict=True)
-    ]
     tables.write_table(out / "calibration.parquet", pairs, tables.CALIBRATION)

@@ -19,7 +19,7 @@ from prefdist.exact.closed_forms import folded_into_reward, optimum
 from prefdist.exact.worlds import Worlds, enumerate_space, random_worlds
 from prefdist.objectives.policy_gradient import kl_surrogate
 from prefdist.objectives.registry import Objective, load
-from prefdist.objectives.rows import PolicyGradientRow, PreferenceRow
+from prefdist.objectives.rows import LabelTarget, PolicyGradientRow, PreferenceRow
 
 EQUAL, DIFFERENT = 1e-6, 1e-3
 """Total variation up to which two optima are equal, and from which they are different; between them neither."""
@@ -28,6 +28,10 @@ LONGEST_STEP = 1.0
 """Nats a logit may move in one step: the linear model of the gradient is not trusted further."""
 SMALLEST_STEP = 1e-9
 """Nats: a step this small leaves a total variation far below EQUAL."""
+NEAR = 0.3
+"""Nats of the last step: after a shorter one Newton's take over, which converge where samples depend on the policy."""
+RESIDUAL = 1e-10
+"""Of the equations solved directly, in nats: far below what EQUAL needs."""
 DIFFERENCE = 1e-6
 """Of logits, for the Jacobian: errors of 1e-6 relative only slow the last steps down."""
 
@@ -58,7 +62,7 @@ def optima_table(
         worlds = random_worlds(space, contexts=contexts, seeds=seeds, gamma=gamma, spread=spread)
         for entry in objectives:
             objective = load(entry["objective"], entry.get("parameters"))
-            parameters = ", ".join(f"{name}={value:g}" for name, value in objective.row.parameters.items())
+            parameters = ", ".join(f"{name}={value:g}" for name, value in entry.get("parameters", {}).items())
             labels = {"method": objective.row.title, "parameters": parameters, "world": kind}
             result += [labels | row for row in _compare(objective, worlds)]
     return result
@@ -92,33 +96,36 @@ def _deviation(trained: Tensor, expected: Tensor, worlds: Worlds, verdict: str) 
     }
 
 
-def population_gradient(objective: Objective, worlds: Worlds, logits: Tensor, law: Tensor | None = None) -> Tensor:
-    """Exact expected gradient [N, parameters] of an objective, its regulariser included, at token logits [N, P, V].
+def _response_gradient(objective: Objective, worlds: Worlds, tokens: Tensor, log_law: Tensor) -> Tensor:
+    """Exact expected loss, its regulariser included, differentiated by token log-probabilities [N, Y, T].
 
-    Labelled pairs are two draws from μ and a label from P*; other pairs are two draws from the policy, which is not
-    differentiated through, as in training. `old` is the policy itself.
+    Labelled pairs are two draws from μ and a label from P*; other pairs are two draws from `log_law` [N, Y], which is
+    not differentiated through, as in training. `old` is the policy itself.
     """
-    logits = logits.detach().requires_grad_()
     row = objective.row
-    space = worlds.space
-    with torch.enable_grad():
-        tokens = _pairs(space.token_logps(logits))
-        fresh = _pair_weights(space.token_logps(logits.detach() if law is None else law).sum(-1))
-        reference = _pairs(space.token_logps(worlds.reference))
-        mask = space.mask[_pair_index(len(space.mask))].repeat(len(logits), 1, 1)
-        scores = _pairs(worlds.reward)
-        if isinstance(row, PolicyGradientRow):
-            logps = {"policy": tokens, "old": tokens.detach(), "reference": reference}
-            loss = fresh * objective(logps, {"mask": mask, "scores": scores})
-        else:
-            sums = {"old": tokens.detach().sum(-1), "reference": reference.sum(-1), row.score.of: tokens.sum(-1)}
-            weights = fresh
-            if row.responses == "dataset":
-                weights = 2 * _pair_weights(worlds.log_mu) * worlds.preference.flatten()
-            loss = weights * objective(sums, {"scores": scores, "n_tokens": mask.sum(-1)})
-            if row.regulariser is not None:
-                loss = loss + float(row.regulariser.kl) * fresh * kl_surrogate(tokens, reference, mask)
-        (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    tokens = tokens.detach().requires_grad_()
+    policy, reference = _pairs(tokens), _pairs(worlds.space.token_logps(worlds.reference))
+    mask = worlds.space.mask[_pair_index(tokens.shape[1])].repeat(len(tokens), 1, 1)
+    fresh, scores = _pair_weights(log_law), _pairs(worlds.reward)
+    if isinstance(row, PolicyGradientRow):
+        logps = {"policy": policy, "old": policy.detach(), "reference": reference}
+        loss = fresh * objective(logps, {"mask": mask, "scores": scores})
+    else:
+        sums = {row.score.of: policy.sum(-1), "old": policy.detach().sum(-1), "reference": reference.sum(-1)}
+        # The draws a, b and b, a both give the labelled pair "a beats b", hence the 2.
+        labelled = 2 * _pair_weights(worlds.log_mu) * worlds.preference.flatten()
+        weights = labelled if row.responses == "dataset" else fresh
+        loss = weights * objective(sums, {"scores": scores, "n_tokens": mask.sum(-1)})
+        if row.regulariser is not None:
+            loss = loss + float(row.regulariser.kl) * fresh * kl_surrogate(policy, reference, mask)
+    (gradient,) = torch.autograd.grad(loss.sum(), tokens)
+    return gradient
+
+
+def _pull_back(worlds: Worlds, logits: Tensor, by_tokens: Tensor) -> Tensor:
+    """Chain rule from token log-probabilities [N, Y, T] to logits: [N, parameters]."""
+    logits = logits.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad((worlds.space.token_logps(logits) * by_tokens).sum(), logits)
     return gradient.flatten(1)
 
 
@@ -136,37 +143,59 @@ def _pair_weights(log_law: Tensor) -> Tensor:
     return _pairs(log_law).sum(-1).exp()
 
 
+class _Field:
+    """The expected gradient at token logits [N, P, V], and its Jacobians by differences."""
+
+    def __init__(self, objective: Objective, worlds: Worlds) -> None:
+        self.objective, self.worlds = objective, worlds
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """[N, P·V]."""
+        return self._at(logits, drawn_at=logits, chained_at=logits)
+
+    def _at(self, logits: Tensor, *, drawn_at: Tensor, chained_at: Tensor) -> Tensor:
+        space = self.worlds.space
+        law = space.token_logps(drawn_at).sum(-1)
+        by_tokens = _response_gradient(self.objective, self.worlds, space.token_logps(logits), law)
+        return _pull_back(self.worlds, chained_at, by_tokens)
+
+    def jacobian(self, logits: Tensor, *, frozen: Tensor) -> Tensor:
+        """[N, P·V, P·V]. Where frozen [N] (Gauss-Newton) samples and chain rule stay those of `logits`: not indefinite."""
+        gradient = self(logits)
+        columns = []
+        for unit in torch.eye(logits[0].numel(), dtype=logits.dtype):
+            moved = logits + DIFFERENCE * unit.view_as(logits[0])
+            kept = torch.where(frozen.view(-1, 1, 1), logits, moved)
+            columns.append((self._at(moved, drawn_at=kept, chained_at=kept) - gradient) / DIFFERENCE)
+        return torch.stack(columns, dim=-1)
+
+
 def train(objective: Objective, worlds: Worlds) -> Tensor:
     """log π [N, Y] at the stationary point that gradient descent from π₀ on the token logits reaches.
 
-    Implicit (backward Euler) steps of the gradient flow, longer as the gradient falls, up to Newton's. The Jacobian is by
+    Implicit gradient steps, longer as the gradient falls: Gauss-Newton's, and Newton's at the end. Jacobians are by
     differences, so that what an objective detaches stays detached. RuntimeError when it does not settle.
     """
+    field = _Field(objective, worlds)
     logits = worlds.reference.clone()
-    n, size = len(logits), logits[0].numel()
-    units = torch.eye(size, dtype=logits.dtype)
-    vocabulary = worlds.space.vocabulary
+    n, vocabulary = len(logits), worlds.space.vocabulary
     # Adding a constant to a prefix's logits changes nothing: these directions, null in the Jacobian, get a slope.
-    constants = torch.block_diag(*[torch.full((vocabulary, vocabulary), 1 / vocabulary)] * (size // vocabulary))
-    gradient = population_gradient(objective, worlds, logits)
+    same = torch.full((vocabulary, vocabulary), 1 / vocabulary, dtype=logits.dtype)
+    constants = torch.block_diag(*[same] * worlds.space.n_prefixes)
+    gradient = field(logits)
     first = gradient.norm(dim=-1).clamp_min(torch.finfo(logits.dtype).tiny)
-    FROZEN=True
-    import os
-    FRO=True
+    longest = torch.full_like(first, LONGEST_STEP)
     for _ in range(MAX_STEPS):
-        moved = [logits + DIFFERENCE * unit.view_as(logits[0]) for unit in units]
-        columns = [(population_gradient(objective, worlds, at, logits if FROZEN else None) - gradient) / DIFFERENCE for at in moved]
-        FROZEN = FRO if (gradient.norm(dim=-1)/first).max()>1e-2 else not FRO
-        jacobian = torch.stack(columns, dim=-1)
-        slope = jacobian.diagonal(dim1=-2, dim2=-1).abs().mean(-1)
-        damping = slope * (gradient.norm(dim=-1) / first).clamp_max(1)
-        system = jacobian + slope.view(n, 1, 1) * constants + damping.view(n, 1, 1) * units
-        step = torch.linalg.solve(system, gradient)
-        longest = step.abs().amax(-1, keepdim=True)
-        logits = logits - (step / (longest / LONGEST_STEP).clamp_min(1)).view_as(logits)
+        remaining = (gradient.norm(dim=-1) / first).clamp_max(1)
+        jacobian = field.jacobian(logits, frozen=longest > NEAR)
+        slope = jacobian.diagonal(dim1=-2, dim2=-1).abs().mean(-1).view(n, 1, 1)
+        damping = remaining.view(n, 1, 1) * torch.eye(len(constants), dtype=logits.dtype)
+        step = torch.linalg.solve(jacobian + slope * (constants + damping), gradient)
+        longest = step.abs().amax(-1)
+        logits = logits - (step / (longest / LONGEST_STEP).clamp_min(1).unsqueeze(-1)).view_as(logits)
         if bool((longest <= SMALLEST_STEP).all()):
             return worlds.space.token_logps(logits).sum(-1)
-        gradient = population_gradient(objective, worlds, logits)
+        gradient = field(logits)
     raise RuntimeError(f"{objective.row.title}: no stationary point in {MAX_STEPS} steps; the last was {longest.max():.1g}")
 
 
@@ -179,16 +208,32 @@ def solve_directly(row: PreferenceRow, worlds: Worlds) -> Tensor:
     if target.of == "constant" or row.divergence not in ("nll", "kl") or row.score.against == "old":
         raise ValueError(f"{row.title}: solved directly are label targets, and score targets under kl, not against old")
     solved = []
-    arrays = (worlds.log_reference, worlds.log_mu, worlds.reward)
-    for log_reference, log_mu, reward in zip(*(array.numpy() for array in arrays), strict=True):
+    arrays = (worlds.log_reference, worlds.log_mu, worlds.reward, _simplified(row, worlds))
+    for log_reference, log_mu, reward, simplified in zip(*(array.numpy() for array in arrays), strict=True):
         system = _Stationarity(row, log_reference, np.exp(log_mu), reward, worlds.space.n_tokens.numpy())
-        solution = root(system, log_reference[1:] - log_reference[0], tol=1e-13)
-        solved.append(log_softmax(np.append(0.0, solution.x)))
+        # Which start is near enough depends on how strong the regulariser and the margin are.
+        starts = (log_reference, simplified, (log_reference + simplified) / 2)
+        tries = (root(system, z - z.mean(), method=method, tol=1e-13) for z in starts for method in ("lm", "hybr"))
+        # `success` is no criterion: it is also set at a smallest residual that is not zero.
+        found = next((attempt.x for attempt in tries if np.abs(attempt.fun).max() <= RESIDUAL), None)
+        if found is None:
+            raise RuntimeError(f"{row.title}: SciPy found no stationary point")
+        solved.append(log_softmax(found))
     return torch.from_numpy(np.stack(solved))
 
 
+def _simplified(row: PreferenceRow, worlds: Worlds) -> Tensor:
+    """The closed form of the row without its margin and regulariser, or π₀ where it has none."""
+    target = LabelTarget(of="label") if row.target.of == "label" else row.target
+    equation = optimum(row.model_copy(update={"target": target, "regulariser": None}))
+    return worlds.log_reference if equation is None else equation.solve(worlds)
+
+
 class _Stationarity:
-    """d/dz of E_{a,b}[−t(a,b)·ln σ(s(a) − s(b) − margin)]·2 + kl·KL(π‖π₀) with log π = z − logsumexp(z) and z₀ = 0."""
+    """d/dz of 2·E_{a,b}[−t(a,b)·ln σ(s(a) − s(b) − margin)] + kl·KL(π‖π₀) for log π = z − logsumexp(z).
+
+    Divided by the law of the responses, so that no response with vanishing probability looks stationary.
+    """
 
     def __init__(
         self,
@@ -208,13 +253,13 @@ class _Stationarity:
         self.kl = float(row.regulariser.kl) if row.regulariser is not None else 0.0
         self.log_reference = log_reference
 
-    def __call__(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
-        log_p = log_softmax(np.append(0.0, free))
+    def __call__(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        log_p = log_softmax(z)
         p = np.exp(log_p)
         law = p if self.mu is None else self.mu
         score = self.a * log_p + self.offset
         lost = self.wins * expit(self.margin - score[:, None] + score[None])
-        pairs = 2 * law * self.a * ((lost.T - lost) @ law)
-        by_log_p = pairs + self.kl * p * (log_p - self.log_reference + 1)
-        by_z: NDArray[np.float64] = by_log_p - p * by_log_p.sum()
-        return by_z[1:]
+        by_log_p = 2 * law * self.a * ((lost.T - lost) @ law) + self.kl * p * (log_p - self.log_reference + 1)
+        # z and z + constant are the same policy: the mean picks one of them.
+        gradient: NDArray[np.float64] = (by_log_p - p * by_log_p.sum()) / law + z.mean()
+        return gradient

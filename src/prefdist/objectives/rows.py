@@ -122,14 +122,14 @@ _adapter: TypeAdapter[PreferenceRow | LikelihoodRow | PolicyGradientRow] = TypeA
 
 
 def parse(mapping: dict[str, Any]) -> PreferenceRow | LikelihoodRow | PolicyGradientRow:
-    """A checked row with every coefficient a number. Raises ValueError (pydantic's) that names the key."""
+    """A checked row with every coefficient a number and no parameter left. ValueError (pydantic's) names the key."""
     row = _adapter.validate_python(mapping)
     used: set[str] = set()
     resolved = _resolve(row.model_dump(), row.parameters, used)
     unused = set(row.parameters) - used
     if unused:
         raise ValueError(f"parameters {sorted(unused)} are used nowhere in the row; it uses {sorted(used)}")
-    return _adapter.validate_python(resolved)
+    return _adapter.validate_python({**resolved, "parameters": {}})
 
 
 _COEFFICIENTS = {"a", "b", "margin", "scale", "kl", "value", "entropy"}

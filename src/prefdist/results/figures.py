@@ -5,6 +5,7 @@ Figure. Equal input gives equal SVG bytes. A family of methods has one colour an
 numbered in the order of the mapping run → family. Left out: interactive plots, choosing what to plot.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ FORWARD_KL = "forward_kl"
 """Metric: forward KL(target‖policy), nats per response."""
 REVERSE_KL = "reverse_kl"
 """Metric: reverse KL(policy‖target), nats per response."""
-WIN_RATE = "win_rate"
-"""Metric: win rate in percent (scale 100 in its MetricSpec)."""
+WIN_RATE = "win_rate_prior"
+"""Metric: win rate against the prior in percent (scale 100 in its MetricSpec)."""
 
 # Okabe and Ito's colours, told apart with any colour vision; the shapes tell them apart in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
@@ -71,7 +72,7 @@ class _Styles:
         """One handle per family that occurs among the runs."""
         first = {self.families[run]: run for run in reversed(runs)}
         return [
-            Line2D([], [], ls="", marker=self.marker(first[f]), color=self.colour(first[f]), label=f)
+            Line2D([], [], ls="", ms=7, marker=self.marker(first[f]), color=self.colour(first[f]), label=f)
             for f in dict.fromkeys(self.families.values())
             if f in first
         ]
@@ -83,7 +84,7 @@ def kl_frontier(cells: Sequence[Cell], families: Mapping[str, str], out: Path, *
     Left panel: forward KL(target‖policy); right panel, where the table has it: reverse KL(policy‖target). Nats per
     response. Each run of the table with both coordinates is one labelled point; the run `prior` is a star at x = 0.
     """
-    table = {(cell["run"], cell["metric"]): cell for cell in cells}
+    table = {(cell["run"], cell["metric"]): cell for cell in _with_estimate(cells)}
     panels = [
         (metric, text)
         for metric, text in [
@@ -154,7 +155,9 @@ def learning_curves(curves: Sequence[Mapping[str, Any]], families: Mapping[str, 
 
 def win_rates(cells: Sequence[Cell], families: Mapping[str, str], out: Path) -> Figure:
     """Win rate against the baseline in percent with 95 % intervals, best on top; the line at 50 % is "no better"."""
-    chosen = sorted((c for c in cells if c["metric"] == WIN_RATE), key=lambda c: (c["estimate"], c["run"]))
+    chosen = sorted(
+        (c for c in _with_estimate(cells) if c["metric"] == WIN_RATE), key=lambda c: (c["estimate"], c["run"])
+    )
     if not chosen:
         raise UserError(f"the figure of win rates needs metric {WIN_RATE} in the table")
     styles = _Styles(families)
@@ -225,10 +228,10 @@ def _frontier_points(axes: Axes, points: Sequence[tuple[str, Cell, Cell]], style
 
 
 def _frontier_prior(axes: Axes, prior: str, y: Cell) -> None:
-    _point(axes, 0.0, y["estimate"], _INK, "*", size=12, label=f"{prior} (prior)", yerr=_error(y))
+    _point(axes, 0.0, y["estimate"], _INK, "*", size=13, label=f"{prior} (prior)", yerr=_error(y))
 
 
-def _point(axes: Axes, x: float, y: float, colour: str, marker: str, *, size: float = 6, **options: Any) -> None:
+def _point(axes: Axes, x: float, y: float, colour: str, marker: str, *, size: float = 7, **options: Any) -> None:
     axes.errorbar(x, y, color=colour, marker=marker, ms=size, elinewidth=1.1, **options)
 
 
@@ -240,6 +243,10 @@ def _curve(axes: Axes, run: str, curves: Sequence[Mapping[str, Any]], colour: st
     mean = [float(np.mean([values[step] for values in by_seed])) for step in steps]
     styles = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
     axes.plot(steps, mean, color=colour, lw=1.8, ls=styles[number % len(styles)], label=run)
+
+
+def _with_estimate(cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if not math.isnan(cell["estimate"])]
 
 
 def _error(cell: Cell) -> npt.NDArray[np.float64]:

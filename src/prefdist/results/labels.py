@@ -24,6 +24,7 @@ _LEADER_FROM = 14.0  # points: a label further off gets a line to its point
 
 def label_points(axes: Axes) -> None:
     """Write the label of every errorbar container of the axes beside its point, greedily, the most crowded first."""
+    _settle(axes)
     renderer = _renderer(axes)
     containers = [c for c in axes.containers if isinstance(c, ErrorbarContainer)]
     obstacles = [box for container in containers for box in _boxes(axes, container)]
@@ -65,6 +66,7 @@ def _best_place(
 
 def label_line_ends(axes: Axes) -> None:
     """Write the label of every labelled line to the right of its last point, pushed apart where lines end together."""
+    _settle(axes)
     lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
     height = 1.15 * _SIZE * axes.figure.dpi / 72.0
     ends = np.array([axes.transData.transform(_vertices(line)[-1]) for line in lines])
@@ -108,8 +110,8 @@ def _boxes(axes: Axes, container: ErrorbarContainer) -> list[Bbox]:
     boxes = [Bbox([centre - half, centre + half])]
     for collection in container[2]:
         for segment in collection.get_segments():
-            ends = axes.transData.transform(segment)
-            if np.isfinite(ends).all():
+            if len(segment):  # a bar without ends, from an estimate without interval, has no vertices
+                ends = axes.transData.transform(segment)
                 boxes.append(Bbox([ends.min(axis=0) - 1.5, ends.max(axis=0) + 1.5]))
     return boxes
 
@@ -125,6 +127,11 @@ def _isotonic(values: FloatArray) -> FloatArray:
     from scipy.optimize import isotonic_regression
 
     return np.asarray(isotonic_regression(values).x, dtype=np.float64)
+
+
+def _settle(axes: Axes) -> None:
+    """Make the limits final: matplotlib leaves them stale until somebody asks or draws, and transforms do not ask."""
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
 
 
 def _line(container: ErrorbarContainer) -> Line2D:

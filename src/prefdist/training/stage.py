@@ -11,7 +11,7 @@ import torch
 
 from prefdist.config import Optimisation, Rollouts
 from prefdist.data import tables
-from prefdist.models import add_lora, load_policy, load_scorer, new_policy, save
+from prefdist.models import add_lora, fold_temperature, load_policy, load_scorer, new_policy, save
 from prefdist.objectives.registry import Objective, load
 from prefdist.scoring.sequences import response_logps
 from prefdist.tokens import TextCodec
@@ -45,6 +45,8 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
         probe=_probe(inputs, learner, codec) if "probe" in inputs else None,
     )
     if accelerator.is_main_process:
+        if spec.get("temperature", 1.0) != 1.0:
+            fold_temperature(learner.policy, spec["temperature"])
         save(learner.policy if learner.scorer is None else learner.scorer.model, out, codec)
         (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
         shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,23 @@
+"""How each metric is shown in the tables, and which ones the terminal has room for."""
+
+from prefdist.results.tables import MetricSpec
+
+POLICY = (
+    MetricSpec("forward_kl", "KL(π*‖π̂)", "nats", "lower"),
+    MetricSpec("reverse_kl", "KL(π̂‖π*)", "nats", "lower"),
+    MetricSpec("kl_to_prior", "KL(π̂‖π₀)", "nats"),
+    MetricSpec("win_rate_prior", "win rate against π₀", "%", "higher", scale=100, decimals=1),
+    MetricSpec("win_rate_reference", "win rate against references", "%", "higher", scale=100, decimals=1),
+    MetricSpec("reward", "learnt reward r̂", "", "higher"),
+    MetricSpec("entropy", "entropy H(π̂)", "nats"),
+    MetricSpec("length", "length", "tokens", decimals=1),
+    MetricSpec("unfinished", "no EOS", "%", scale=100, decimals=1),
+    MetricSpec("distinct_2", "distinct bigrams", "%", scale=100, decimals=1),
+)
+TERMINAL = tuple(spec for spec in POLICY if spec.key not in {"reward", "unfinished", "distinct_2", "entropy"})
+REWARD_MODEL = (
+    MetricSpec("accuracy", "accuracy on labels", "%", "higher", scale=100, decimals=1),
+    MetricSpec("accuracy_known", "accuracy on the more probable", "%", "higher", scale=100, decimals=1),
+    MetricSpec("kl_known", "KL(known‖model)", "nats", "lower", decimals=3),
+    MetricSpec("brier", "Brier score on labels", "", "lower", decimals=3),
+)
