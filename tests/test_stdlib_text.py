@@ -14,11 +14,6 @@ FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 ALL_TRAIN = {"train": 1.0, "validation": 0.0, "test": 0.0}
 
 
-@pytest.fixture(scope="module")
-def library() -> Extraction:
-    return extract(fractions=FRACTIONS, seed=0)
-
-
 def tree(root: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

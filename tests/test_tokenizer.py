@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from prefdist.data.stdlib import extract
+from prefdist.data.stdlib import Extraction
 from prefdist.data.tokenizer import SMALLEST_VOCABULARY, SPECIAL_TOKENS, token_statistics, train_tokenizer
 from prefdist.errors import UserError
 
@@ -16,8 +16,8 @@ VOCABULARY = 1024
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
-    return extract(fractions={"train": 0.8, "validation": 0.1, "test": 0.1}, seed=0).rows
+def rows(library: Extraction) -> list[dict[str, Any]]:
+    return library.rows
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,8 @@ def make(
     started = time.time()
     try:
         run(temporary)
+        if os.environ.get("RANK", "0") != "0":  # one of several processes of a training: the first writes for all
+            return
         record = {
             **identity,
             "inputs": {role: {"path": str(inputs[role]), "content": sources[role]} for role in inputs},

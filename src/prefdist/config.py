@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prefdist.errors import UserError
-from prefdist.paths import SUITES
+from prefdist.paths import SUITES, check_model_folder
 
 
 class Strict(BaseModel):
@@ -72,9 +72,9 @@ class Rollouts(Strict):
 class ModelRun(Strict):
     """A language model trained on references."""
 
-    init: str = Field("scratch", description="scratch, or a model folder")
+    init: str = Field("scratch", description="scratch, prior (the target only), or a model folder")
     objective: str = "sft"
-    noise: float = Field(0.0, ge=0, lt=1, description="fraction of prompts whose reference is another prompt's")
+    noise: float = Field(0.0, ge=0, lt=1, description="fraction of references whose words are put in random order")
     fraction: float = Field(1.0, gt=0, le=1, description="fraction of the training prompts used")
     temperature: float = Field(1.0, gt=0, description="folded into the weights after training: < 1 is a sharper model")
     optimisation: Optimisation
@@ -128,7 +128,13 @@ class Suite(Strict):
         from prefdist.objectives.registry import read_row
 
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: each seed once")
+            raise ValueError(f"seeds: each seed once, found {self.seeds}")
+        for name, model in {"target": self.target, "prior": self.prior}.items():
+            if model.init != "scratch" and not (name == "target" and model.init == "prior"):
+                try:
+                    check_model_folder(Path(model.init))
+                except UserError as error:
+                    raise ValueError(f"{name}.init: {error}") from error
         for name, run in {**self.runs, "reward_model": self.reward_model}.items():
             try:
                 row = read_row(run.objective, run.parameters)

@@ -10,17 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prefdist.errors import UserError
 from prefdist.logprobs import packed_hidden
+from prefdist.paths import check_model_folder
 from prefdist.tokens import Packed, TextCodec
-
-
-def check_folder(folder: Path) -> None:
-    """UserError unless the folder has a config.json and safetensors weights."""
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no config.json there; name a folder saved by transformers' save_pretrained")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"{folder}: no *.safetensors weights there; only safetensors are loaded, save the model again")
 
 
 def new_policy(architecture: dict[str, Any], codec: TextCodec, seed: int) -> Any:
@@ -118,7 +110,7 @@ def parameter_count(folder: Path) -> int:
 
 
 def _load(auto_class: Any, folder: Path, device: torch.device | str, **options: Any) -> Any:
-    check_folder(folder)
+    check_model_folder(folder)
     _silence()
     model = auto_class.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True, **options

@@ -1,4 +1,4 @@
-"""Every folder of a checkout, named once. Relative to the folder that holds the Snakefile."""
+"""Every folder of a checkout, named once, relative to the folder that holds the Snakefile; what a model folder must hold."""
 
 from pathlib import Path
 
@@ -19,3 +19,11 @@ ARTEFACTS = Path("artefacts")
 SCRATCH = Path("scratch")
 RESULTS = Path("results")
 LOGS = Path("logs")
+
+
+def check_model_folder(folder: Path) -> None:
+    """UserError unless the folder has a config.json and safetensors weights."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no config.json there; name a folder saved by transformers' save_pretrained")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: no *.safetensors weights there; only safetensors are loaded, save the model again")

@@ -95,8 +95,8 @@ class _Testbed:
         # The text is read from the interpreter, so another Python is another text.
         interpreter = {"python": platform.python_version()}
         self.text = Artefact("text", "stdlib", {**suite.text.model_dump(), **interpreter})
-        self.target = self._model("target", suite.target)
         self.prior = self._model("prior", suite.prior)
+        self.target = self._model("target", suite.target)
         evaluation = suite.evaluation.model_dump()
         self.baselines = Artefact(
             "baselines", "baselines", evaluation, {"text": self.text, "target": self.target, "prior": self.prior}
@@ -114,7 +114,8 @@ class _Testbed:
             "temperature": run.temperature,
             "seed": 0,
         }
-        return Artefact("train", name, spec, {"text": self.text}, (FAMILIES[row.family],))
+        inputs = {"text": self.text} | ({"init": self.prior} if run.init == "prior" else {})
+        return Artefact("train", name, spec, inputs, (FAMILIES[row.family],))
 
     def _preferences(self, seed: int) -> Artefact:
         spec = {**self.suite.preferences.model_dump(), "seed": seed}
@@ -127,8 +128,10 @@ class _Testbed:
         preferences = self._preferences(seed)
         code = [FAMILIES[row.family]]
         inputs = {"text": self.text, "init": self.prior, "preferences": preferences}
-        samples = row.responses == "policy" or getattr(row, "regulariser", None) is not None
-        if samples:
+        regularised = getattr(row, "regulariser", None) is not None
+        if regularised:
+            code.append(FAMILIES["policy_gradient"])  # where the KL surrogate stands
+        if regularised or row.responses == "policy":
             inputs["prior"] = self.prior
             code.append("prefdist.training.rollouts")
         if row.responses == "policy":

@@ -27,7 +27,7 @@ def tilt(log_ref: Tensor, reward: Tensor, *, temperature: float, ref_power: floa
     ref_power ≤ 0 (at a positive power a response that π_ref excludes stays excluded).
     """
     if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}: the optimum at 0 is no distribution of this form")
+        raise ValueError(f"temperature must be > 0, got {temperature}: at 0 the optimum is no tilt")
     _check_normalised(log_ref, "log_ref")
     if not bool(reward.isfinite().all()):
         raise ValueError("reward must be finite: a reward of minus infinity belongs into log_ref as zero support")
@@ -50,14 +50,14 @@ def tpm(log_policy: Tensor, log_ref: Tensor, responsibility: Tensor) -> Tensor:
     if not bool(((responsibility >= -slack) & (responsibility <= 1 + slack)).all()):
         raise ValueError("responsibility must lie in [0, 1]: it is α·p_A(y)/π_ref(y)")
     if bool((log_ref.isneginf() & ~log_policy.isneginf()).any()):
-        raise ValueError("log_policy has mass where log_ref has zero support (log 0): no responsibility is defined there")
+        raise ValueError("log_policy has mass where log_ref has zero support (log 0): it has no responsibility there")
     return (log_policy.exp() * responsibility).sum(-1)
 
 
 def _check_normalised(log_p: Tensor, name: str) -> None:
     off = (log_p.exp().sum(-1) - 1).abs().max()
     if not bool(off <= NORMALISATION_LIMIT):
-        raise ValueError(f"{name} must sum to one over its last axis within {NORMALISATION_LIMIT}: it is off by {off:.3g}")
+        raise ValueError(f"{name} must sum to one over its last axis: off by {off:.3g}, limit {NORMALISATION_LIMIT}")
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,16 @@ class Equation:
     signal: str
     mean: bool
 
-    def __str__(self) -> str:
-        signal = "r" if self.signal == "reward" else "P*(y≻μ)"
+    def text(self, gamma: float) -> str:
+        """The equation for a reader, with r = gamma·log π*."""
         if self.mean:
-            return f"({self.a:g}·log π − {self.b:g}·log π₀)/|y| = {self.scale:g}·{signal} + c"
-        prior = "" if self.b == 0 else f"π₀^{self.b / self.a:.3g}·"
-        return f"π ∝ {prior}exp({self.scale / self.a:.3g}·{signal})"
+            left = f"({self.a:g}·log π − {self.b:g}·log π₀)/|y|" if self.b else f"{self.a:g}·log π/|y|"
+            right = f"{self.scale * gamma:.3g}·log π*" if self.signal == "reward" else f"{self.scale:g}·P*(y≻μ)"
+            return f"{left} = {right} + c"
+        tilted = f"exp({self.scale / self.a:.3g}·P*(y≻μ))"
+        if self.signal == "reward":
+            tilted = _power("π*", self.scale * gamma / self.a)
+        return "π ∝ " + "·".join(filter(None, (_power("π₀", self.b / self.a), tilted)))
 
     def solve(self, worlds: Worlds) -> Tensor:
         """log π [N, Y]."""
@@ -95,13 +99,18 @@ class Equation:
         return _normalised_by_rate(unnormalised, n_tokens / self.a)
 
 
+def _power(name: str, power: float) -> str:
+    rounded = f"{power:.3g}"
+    return {"0": "", "1": name}.get(rounded, f"{name}^{rounded}")
+
+
 def optimum(row: PreferenceRow | PolicyGradientRow) -> Equation | None:
     """The equation of a row's population optimum or on-policy fixed point, or None where there is none.
 
-    Label targets give Δs = Δr for all pairs at once (Bradley-Terry is well specified); a constant target gives the least
-    squares fit s(y) = 2·value·P*(y≻μ) + c (IPO, arXiv 2310.12036, Theorem 1). In score targets and `against: old` the
-    old policy is the policy itself at the fixed point. No closed form: a margin or a regulariser in the loss, whose
-    pairwise optima contradict each other on three responses or more.
+    Label targets give Δs = Δr for all pairs at once (Bradley-Terry is well specified); a constant target gives the
+    least squares fit s(y) = 2·value·P*(y≻μ) + c (IPO, arXiv 2310.12036, Theorem 1). Where a row
+    looks at the old policy, that is the policy itself at the fixed point. No closed form: a margin or a regulariser in
+    the loss, whose pairwise optima contradict each other on three responses or more.
     """
     if isinstance(row, PolicyGradientRow):
         kl = float(row.kl)
@@ -124,7 +133,7 @@ def optimum(row: PreferenceRow | PolicyGradientRow) -> Equation | None:
 
 
 def folded_into_reward(row: PreferenceRow) -> Equation | None:
-    """The optimum if a row's regulariser stood in its reward instead of its loss (ADL's reverse KL for distillation)."""
+    """The optimum if a row's regulariser stood in its reward, not its loss (distillation: ADL's reverse KL)."""
     if row.regulariser is None or row.regulariser.kl == 0:
         return None
     bare = optimum(row.model_copy(update={"regulariser": None}))

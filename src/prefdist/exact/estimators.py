@@ -38,6 +38,10 @@ class Point:
     reward: Tensor
 
     @property
+    def n_tokens(self) -> Tensor:
+        return self.space.n_tokens
+
+    @property
     def log_ratio(self) -> Tensor:
         return self.policy - self.reference
 
@@ -60,21 +64,21 @@ Estimator = Callable[[Point], Tensor]
 
 
 def estimators_table(
-    *, seeds: Sequence[int], vocabulary: int = 3, length: int = 3, spread: float = 1.0
+    *, worlds: int = 5, vocabulary: int = 3, length: int = 3, spread: float = 1.0
 ) -> list[dict[str, Any]]:
-    """A row for each estimator, over one world a seed: relative errors of the gradient, cosine, expected and found verdict.
+    """A row for each estimator: relative errors and cosine of its gradient over worlds of seeds 0 … worlds−1, verdicts.
 
     Verdicts: exact; direction (parallel, another length); zero (the gradient vanishes); biased.
     """
     space = enumerate_space(vocabulary, length)
-    worlds = random_worlds(space, contexts=1, seeds=seeds, gamma=1.0, spread=spread)
-    policies = random_worlds(space, contexts=1, seeds=[seed + 10_000 for seed in seeds], gamma=1.0, spread=spread)
+    # Two contexts: the first gives π₀ and the reward, the second the policy.
+    drawn = random_worlds(space, contexts=2, seeds=range(worlds), gamma=1.0, spread=spread)
     result = []
     for quantity, name, expected, estimator in _rows():
         errors, cosines = [], []
-        for index in range(len(seeds)):
-            logits = policies.reference[index].clone().requires_grad_()
-            point = _point(space, logits, worlds.reference[index], worlds.reward[index])
+        for first in range(0, 2 * worlds, 2):
+            logits = drawn.reference[first + 1].clone().requires_grad_()
+            point = _point(space, logits, drawn.reference[first], drawn.reward[first])
             true = _gradient(TARGETS[quantity](point), logits)
             found = _gradient(estimator(point), logits)
             errors.append(float((found - true).norm() / true.norm()))
@@ -85,7 +89,7 @@ def estimators_table(
             {
                 "quantity": quantity,
                 "estimator": name,
-                "n": len(seeds),
+                "n": worlds,
                 "error_max": max(errors),
                 "error_mean": sum(errors) / len(errors),
                 "error_min": min(errors),
@@ -137,19 +141,19 @@ def _rows() -> Iterable[tuple[str, str, str, Estimator]]:
     yield "KL", "score function, reward-to-go", "exact", lambda p: _mean(p, (_to_go(p.log_ratio) * p.policy).sum(-1))
     yield "KL", "kl_surrogate (prefdist)", "exact", _project_kl_surrogate
     yield "KL", "k2 per sequence as a loss", "exact", lambda p: _mean(p, p.log_ratio.sum(-1).square() / 2)
-    yield "KL", "score function, same-t reward only", "biased", lambda p: _mean(p, (p.log_ratio.detach() * p.policy).sum(-1))
+    yield "KL", "score function, same-t reward only", "biased", lambda p: _mean(p, _same_t(p))
     yield "KL", "k2 per token as a loss", "biased", lambda p: _mean(p, (p.log_ratio.square() / 2).sum(-1))
     yield "KL", "per-token categorical KL as a loss", "biased", lambda p: _mean(p, _categorical_kl(p))
     yield "KL", "k3 per token as a loss", "biased", lambda p: _mean(p, _k3(p.log_ratio).sum(-1))
     yield "KL", "k3 per sequence as a loss", "biased", lambda p: _mean(p, _k3(p.log_ratio.sum(-1)))
     yield "entropy", "−ln π as the reward", "exact", lambda p: _mean(p, -_sum(p.policy) * p.policy.sum(-1))
-    yield "entropy", "token_rewards and RLOO (prefdist)", "exact", lambda p: _project_rloo(p, kl=0.0, entropy=1.0, reward=0.0)
+    yield "entropy", "token_rewards and RLOO (prefdist)", "exact", _project_entropy
     yield "entropy", "token entropy, sum, as a loss", "biased", lambda p: _mean(p, _token_entropy(p))
-    yield "entropy", "token entropy, mean, as a loss", "biased", lambda p: _mean(p, _token_entropy(p) / p.space.n_tokens)
+    yield "entropy", "token entropy, mean, as a loss", "biased", lambda p: _mean(p, _token_entropy(p) / p.n_tokens)
     yield "return", "RLOO (prefdist)", "exact", _project_rloo
-    yield "return", "PPO, λ = 1, raw advantages (prefdist)", "exact", lambda p: _project_ppo(p, 1.0, whitened=False)
+    yield "return", "PPO, λ = 1, raw advantages (prefdist)", "exact", lambda p: _project_ppo(p, 1.0)
     yield "return", "PPO, λ = 1, whitened (prefdist)", "direction", lambda p: _project_ppo(p, 1.0, whitened=True)
-    yield "return", "PPO, λ = 0.95, raw advantages (prefdist)", "biased", lambda p: _project_ppo(p, 0.95, whitened=False)
+    yield "return", "PPO, λ = 0.95, raw advantages (prefdist)", "biased", lambda p: _project_ppo(p, 0.95)
 
 
 def _mean(point: Point, losses: Tensor) -> Tensor:
@@ -162,6 +166,10 @@ def _sum(tokens: Tensor) -> Tensor:
 
 def _to_go(tokens: Tensor) -> Tensor:
     return tokens.detach().flip(-1).cumsum(-1).flip(-1)
+
+
+def _same_t(point: Point) -> Tensor:
+    return (point.log_ratio.detach() * point.policy).sum(-1)
 
 
 def _k3(log_ratio: Tensor) -> Tensor:
@@ -192,14 +200,18 @@ def _project_kl_surrogate(point: Point) -> Tensor:
 def _project_rloo(
     point: Point, *, kl: float = KL_COEFFICIENT, entropy: float = ENTROPY_COEFFICIENT, reward: float = 1.0
 ) -> Tensor:
-    row = {"title": "RLOO", "source": "", "family": "policy_gradient", "algorithm": "rloo", "kl": kl, "entropy": entropy}
+    row = {"title": "RLOO", "source": "", "family": "policy_gradient", "algorithm": "rloo"}
     logps = {"policy": _pairs(point.policy), "old": _pairs(point.policy.detach()), "reference": _pairs(point.reference)}
     columns = {"mask": _pairs(point.space.mask), "scores": reward * _pairs(point.reward)}
-    return -(_pairs(point.weights).prod(-1) * load(row)(logps, columns)).sum()
+    return -(_pairs(point.weights).prod(-1) * load(row | {"kl": kl, "entropy": entropy})(logps, columns)).sum()
 
 
-def _project_ppo(point: Point, gae_lambda: float, *, whitened: bool) -> Tensor:
-    """The first step of PPO (ratio 1) with a zero critic; one sample a prompt, as a baseline across samples is no part."""
+def _project_entropy(point: Point) -> Tensor:
+    return _project_rloo(point, kl=0.0, entropy=1.0, reward=0.0)
+
+
+def _project_ppo(point: Point, gae_lambda: float, *, whitened: bool = False) -> Tensor:
+    """The first step of PPO (ratio 1) with a zero critic and one sample a prompt."""
     row = {"title": "PPO", "source": "", "family": "policy_gradient", "algorithm": "ppo", "gae_lambda": gae_lambda}
     objective = load(row | {"kl": KL_COEFFICIENT, "entropy": ENTROPY_COEFFICIENT})
     assert isinstance(objective, Ppo)

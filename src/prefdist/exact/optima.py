@@ -1,11 +1,12 @@
 """Does the optimum of each row of the objective table lie where its closed form says?
 
-`train` follows the exact expectation of the project's own objective, over all pairs of responses, to a stationary point;
-`solve_directly` finds the same point from formulas written down anew, for the rows without a closed form. Left out: PPO,
-whose clipping and whitening have no exact optimum (estimators.py checks its gradient), and maximum likelihood.
+`train` follows the exact expectation of the project's own objective, over all pairs of responses, to a stationary
+point; `solve_directly` finds the same point from formulas written down anew, for the rows without a closed form.
+Left out: maximum likelihood, and PPO, whose clipping and whitening have no exact optimum (estimators.py checks its
+gradient).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,16 @@ from torch import Tensor
 from prefdist.exact.closed_forms import folded_into_reward, optimum
 from prefdist.exact.worlds import Worlds, enumerate_space, random_worlds
 from prefdist.objectives.policy_gradient import kl_surrogate
-from prefdist.objectives.registry import Objective, load
+from prefdist.objectives.registry import ROWS_FOLDER, Objective, load, read_row
 from prefdist.objectives.rows import LabelTarget, PolicyGradientRow, PreferenceRow
 
+VARIANTS: tuple[Mapping[str, Any], ...] = (
+    {"objective": "pmle", "parameters": {"beta": 0.0}},
+    {"objective": "distill_kl_loss", "parameters": {"beta": 0.0}},
+    {"objective": "dpo", "parameters": {"beta": 0.05}},
+    {"objective": "simpo", "parameters": {"gamma": 0.0}},
+)
+"""Limits that have a closed form of their own: no regulariser, no margin, and DPO with β ≠ γ."""
 EQUAL, DIFFERENT = 1e-6, 1e-3
 """Total variation up to which two optima are equal, and from which they are different; between them neither."""
 MAX_STEPS = 100
@@ -38,45 +46,66 @@ DIFFERENCE = 1e-6
 
 def optima_table(
     *,
-    objectives: Sequence[dict[str, Any]],
-    seeds: Sequence[int],
-    gamma: float,
-    spread: float,
-    table_contexts: int,
-    table_actions: int,
-    sequence_contexts: int,
-    sequence_vocabulary: int,
-    sequence_length: int,
+    worlds: int = 5,
+    contexts: int = 10,
+    actions: int = 10,
+    sequence_contexts: int = 4,
+    vocabulary: int = 3,
+    length: int = 3,
+    gamma: float = 0.1,
+    spread: float = 1.0,
+    objectives: Sequence[str] | None = None,
+    variants: Sequence[Mapping[str, Any]] = VARIANTS,
 ) -> list[dict[str, Any]]:
-    """A row for each objective ({"objective": name or mapping, "parameters": overrides}) and kind of world.
+    """A row for each objective and kind of world, "table" (contexts × actions) and "sequences" (V tokens, T at most).
 
+    Seeds are 0 … worlds−1; `gamma` is that of P*, `spread` the standard deviation of all logits. `objectives` are names
+    of rows with their own parameters, all that have an optimum unless given; `variants` override parameters.
     tv_max, tv_mean, tv_min: over the worlds, of the largest total variation over contexts; kl_max: KL(expected‖trained)
     in nats. A regulariser gives a second row, beside the closed form with the KL folded into the reward: it differs.
     """
+    names = rows_with_an_optimum() if objectives is None else objectives
+    entries: list[Mapping[str, Any]] = [{"objective": name, "parameters": {}} for name in names]
+    entries += variants
     kinds = {
-        "table": (enumerate_space(table_actions, 1), table_contexts),
-        "sequences": (enumerate_space(sequence_vocabulary, sequence_length), sequence_contexts),
+        "table": (enumerate_space(actions, 1), contexts),
+        "sequences": (enumerate_space(vocabulary, length), sequence_contexts),
     }
     result = []
-    for kind, (space, contexts) in kinds.items():
-        worlds = random_worlds(space, contexts=contexts, seeds=seeds, gamma=gamma, spread=spread)
-        for entry in objectives:
-            objective = load(entry["objective"], entry.get("parameters"))
-            parameters = ", ".join(f"{name}={value:g}" for name, value in entry.get("parameters", {}).items())
-            labels = {"method": objective.row.title, "parameters": parameters, "world": kind}
-            result += [labels | row for row in _compare(objective, worlds)]
+    for kind, (space, n_contexts) in kinds.items():
+        drawn = random_worlds(space, contexts=n_contexts, seeds=range(worlds), gamma=gamma, spread=spread)
+        for entry in entries:
+            objective = load(entry["objective"], entry["parameters"])
+            changed = ", ".join(f"{name}={value:g}" for name, value in entry["parameters"].items())
+            labels = {"objective": entry["objective"], "changed": changed, "world": kind}
+            result += [labels | row for row in _compare(objective, drawn)]
     return result
+
+
+def rows_with_an_optimum() -> list[str]:
+    """Names of the rows of the table that `train` can judge: all preference rows and RLOO's."""
+    rows = {file.stem: read_row(file) for file in sorted(ROWS_FOLDER.glob("*.yaml"))}
+    return [
+        name
+        for name, row in rows.items()
+        if isinstance(row, PreferenceRow) or (isinstance(row, PolicyGradientRow) and row.algorithm == "rloo")
+    ]
 
 
 def _compare(objective: Objective, worlds: Worlds) -> list[dict[str, Any]]:
     trained = train(objective, worlds)
     equation = optimum(objective.row)
     if equation is not None:
-        return [{"closed_form": str(equation)} | _deviation(trained, equation.solve(worlds), worlds, "equal")]
+        return [
+            {"closed_form": equation.text(worlds.gamma)} | _deviation(trained, equation.solve(worlds), worlds, "equal")
+        ]
     other = folded_into_reward(objective.row)
-    rows = [{"closed_form": "none: solved directly"} | _deviation(trained, solve_directly(objective.row, worlds), worlds, "equal")]
+    direct = solve_directly(objective.row, worlds)
+    rows = [{"closed_form": "none: solved directly"} | _deviation(trained, direct, worlds, "equal")]
     if other is not None:
-        rows.append({"closed_form": str(other)} | _deviation(trained, other.solve(worlds), worlds, "different"))
+        rows.append(
+            {"closed_form": other.text(worlds.gamma)} | _deviation(trained, other.solve(worlds), worlds, "different")
+        )
     return rows
 
 
@@ -160,7 +189,7 @@ class _Field:
         return _pull_back(self.worlds, chained_at, by_tokens)
 
     def jacobian(self, logits: Tensor, *, frozen: Tensor) -> Tensor:
-        """[N, P·V, P·V]. Where frozen [N] (Gauss-Newton) samples and chain rule stay those of `logits`: not indefinite."""
+        """[N, P·V, P·V]. Where frozen [N], samples and chain rule stay those of `logits` (Gauss-Newton): definite."""
         gradient = self(logits)
         columns = []
         for unit in torch.eye(logits[0].numel(), dtype=logits.dtype):
@@ -196,7 +225,7 @@ def train(objective: Objective, worlds: Worlds) -> Tensor:
         if bool((longest <= SMALLEST_STEP).all()):
             return worlds.space.token_logps(logits).sum(-1)
         gradient = field(logits)
-    raise RuntimeError(f"{objective.row.title}: no stationary point in {MAX_STEPS} steps; the last was {longest.max():.1g}")
+    raise RuntimeError(f"{objective.row.title}: not settled after {MAX_STEPS} steps; the last was {longest.max():.1g}")
 
 
 def solve_directly(row: PreferenceRow, worlds: Worlds) -> Tensor:

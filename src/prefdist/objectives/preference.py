@@ -62,7 +62,8 @@ class Preference:
         if self.row.model == "bradley_terry":
             return -bradley_terry.log_prob(scores[:, 0], scores[:, 1] + margin)
         best_first = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-        return -plackett_luce.log_prob(scores - margin * (best_first > 0), best_first)
+        others = (best_first > 0).to(scores.dtype)
+        return -plackett_luce.log_prob(scores + margin * others, best_first)
 
     def _target_scores(self, logps: Mapping[str, Tensor], columns: Mapping[str, Tensor], scores: Tensor) -> Tensor:
         target = self.row.target

@@ -13,14 +13,15 @@ from prefdist.training.batch import Batch
 
 
 def references(text: Path, codec: TextCodec, *, noise: float, fraction: float, seed: int) -> Batch:
-    """Training prompts with their reference; a fraction `noise` of them with the reference of another prompt."""
+    """Training prompts with their reference; in a fraction `noise` of them its words stand in random order."""
     rows = [row for row in tables.read_table(text / "prompts.parquet", tables.PROMPTS) if row["split"] == "train"]
     generator = np.random.default_rng([seed, len(rows)])
     kept = sorted(generator.permutation(len(rows))[: max(1, round(fraction * len(rows)))].tolist())
-    answers = [rows[i]["reference"] for i in kept]
-    wrong = generator.permutation(len(kept))[: round(noise * len(kept))]
-    for here, there in zip(wrong, np.roll(wrong, 1), strict=True):
-        answers[here] = rows[kept[there]]["reference"]
+    noisy = set(generator.permutation(kept)[: round(noise * len(kept))].tolist())
+    answers = []
+    for i in kept:
+        words = rows[i]["reference"].split(" ")
+        answers.append(" ".join(generator.permutation(words)) if i in noisy else rows[i]["reference"])
     return Batch(
         [rows[i]["prompt_id"] for i in kept],
         [codec.prompt(rows[i]["prompt"]) for i in kept],

@@ -58,18 +58,20 @@ class RolloutSource:
         return self._rollout.select(range(minibatch * per_share, (minibatch + 1) * per_share))
 
     def metrics(self) -> dict[str, float]:
-        """Of the last rollout, this process's share: mean response length, share without EOS, mean reward."""
+        """Of the last rollout, in all processes: mean response length, share without EOS, mean reward."""
         rollout = self._rollout
         if rollout is None:
             return {}
         responses = [y for ys in rollout.responses for y in ys]
-        found = {
-            "response_tokens": sum(map(len, responses)) / len(responses),
-            "unfinished": sum(y[-1] != self.eos_id for y in responses) / len(responses),
+        sums = {
+            "response_tokens": sum(map(len, responses)),
+            "unfinished": sum(y[-1] != self.eos_id for y in responses),
         }
         if "scores" in rollout.columns:
-            found["reward"] = float(rollout.columns["scores"].mean())
-        return found
+            sums["reward"] = float(rollout.columns["scores"].sum())
+        device = next(self.learner.parameters()).device
+        *totals, count = self.total(torch.tensor([*sums.values(), len(responses)], device=device)).tolist()
+        return {name: value / count for name, value in zip(sums, totals, strict=True)}
 
     @torch.no_grad()
     def _draw(self, index: int) -> Batch:

@@ -1,0 +1,34 @@
+"""One measurement in a process of its own: `python -m prefdist.bench.worker '{"kind": …}' result.json`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prefdist.bench import measure_logprobs, measure_own, workload
+from prefdist.bench.clock import peak_memory
+
+THREADS = 2
+"""Of both sides; the environment of the process sets the same number for libraries that read it at their start."""
+
+
+def run(spec: dict[str, Any]) -> dict[str, Any]:
+    """The measurement that `spec` asks for, and the peak memory of the process that made it."""
+    torch.set_num_threads(THREADS)
+    kind, options = spec["kind"], spec["options"]
+    if kind == "logprobs":
+        return measure_logprobs.measure(**options)
+    work = workload.load(Path(spec["folder"]))
+    if kind == "own":
+        result = measure_own.measure(work, spec["model"], **options)
+    else:
+        from prefdist.bench import measure_trl  # needs the optional TRL
+
+        result = measure_trl.measure(work, spec["model"], **options)
+    return {**result, "peak_mib": peak_memory()}
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(run(json.loads(sys.argv[1]))))
