@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from prefdist import artefacts
 from prefdist.config import Suite, load_suite
@@ -77,7 +78,9 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 def _suite(root: Path) -> Suite:
     """Written as a suite of a checkout, so that `prefdist make` finds it in there."""
-    runs: dict[str, Any] = {"dpo_lora": {"objective": "dpo", "lora": {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}}}
+    lora = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    # The suite's own reward model is an input of the others; `scorer` is one that a test may make again.
+    runs: dict[str, Any] = {"dpo_lora": {"objective": "dpo", "lora": lora}, "scorer": {"objective": "reward_model"}}
     for name in set(OBJECTIVES) - {"reward_model"}:
         row = read_row(name)
         runs[name] = {"objective": name}
@@ -170,3 +173,10 @@ def processes() -> ForkServerContext:
     imported = ["prefdist.training.stage", "transformers.models.llama", "accelerate", "peft", "pyarrow.dataset", "pytest"]
     context.set_forkserver_preload(imported)
     return context
+
+
+def plain_logps(model: Any, prompt: list[int], response: list[int], temperature: float = 1.0) -> Tensor:
+    """log π of each response token [T] by one unpadded forward pass of transformers: what packed rows must agree with."""
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].double() / temperature
+    return logits.log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)]

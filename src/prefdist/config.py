@@ -24,29 +24,29 @@ class Text(Strict):
     """Documented functions of the running interpreter's standard library."""
 
     seed: int = 0
-    train: float = Field(0.8, gt=0, lt=1, description="fraction of the top-level modules")
-    validation: float = Field(0.08, gt=0, lt=1)
-    test: float = Field(0.12, gt=0, lt=1)
-    max_prompt_chars: int = Field(100, gt=10)
-    max_reference_chars: int = Field(70, gt=10)
-    vocabulary: int = Field(1024, gt=300, description="size of the byte-level BPE tokenizer")
+    train: float = Field(default=0.8, gt=0, lt=1, description="fraction of the top-level modules")
+    validation: float = Field(default=0.08, gt=0, lt=1)
+    test: float = Field(default=0.12, gt=0, lt=1)
+    max_prompt_chars: int = Field(default=100, gt=10)
+    max_reference_chars: int = Field(default=70, gt=10)
+    vocabulary: int = Field(default=1024, gt=300, description="size of the byte-level BPE tokenizer")
 
 
 class Optimisation(Strict):
     """One optimiser step uses `batch_size` examples, however they are split over micro-batches and processes."""
 
     steps: int = Field(gt=0)
-    batch_size: int = Field(32, gt=0, description="examples (a prompt with its responses) an optimiser step")
-    micro_batch_size: int = Field(32, gt=0, description="examples held in memory at once, per process")
+    batch_size: int = Field(default=32, gt=0, description="examples (a prompt with its responses) an optimiser step")
+    micro_batch_size: int = Field(default=32, gt=0, description="examples held in memory at once, per process")
     learning_rate: float = Field(gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_steps: int = Field(0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float = Field(1.0, gt=0)
-    max_loss: float = Field(1e4, gt=0, description="a larger loss stops the run")
-    checkpoint_every: int = Field(50, gt=0, description="optimiser steps; rounded up to whole rollouts")
-    probe_every: int = Field(0, ge=0, description="optimiser steps between points of the learning curve; 0 = none")
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_loss: float = Field(default=1e4, gt=0, description="a larger loss stops the run")
+    checkpoint_every: int = Field(default=50, gt=0, description="optimiser steps; rounded up to whole rollouts")
+    probe_every: int = Field(default=0, ge=0, description="optimiser steps between points of the learning curve; 0 = none")
 
 
 class Lora(Strict):
@@ -54,29 +54,31 @@ class Lora(Strict):
 
     r: int = Field(gt=0)
     lora_alpha: int = Field(gt=0)
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: list[str]
 
 
 class Rollouts(Strict):
     """Fresh responses of the policy. A rollout feeds minibatches·epochs optimiser steps."""
 
-    samples: int = Field(2, gt=0, description="responses a prompt")
+    samples: int = Field(default=2, gt=0, description="responses a prompt")
     max_new_tokens: int = Field(gt=0)
-    temperature: float = Field(1.0, gt=0)
-    minibatches: int = Field(1, gt=0)
-    epochs: int = Field(1, gt=0)
-    batch_size: int | None = Field(None, gt=0, description="prompts an optimiser step; default: optimisation.batch_size")
+    temperature: float = Field(default=1.0, gt=0)
+    minibatches: int = Field(default=1, gt=0)
+    epochs: int = Field(default=1, gt=0)
+    batch_size: int | None = Field(
+        default=None, gt=0, description="prompts an optimiser step; default: optimisation.batch_size"
+    )
 
 
 class ModelRun(Strict):
     """A language model trained on references."""
 
-    init: str = Field("scratch", description="scratch, prior (the target only), or a model folder")
+    init: str = Field(default="scratch", description="scratch, prior (the target only), or a model folder")
     objective: str = "sft"
-    noise: float = Field(0.0, ge=0, lt=1, description="fraction of references whose words are put in random order")
-    fraction: float = Field(1.0, gt=0, le=1, description="fraction of the training prompts used")
-    temperature: float = Field(1.0, gt=0, description="folded into the weights after training: < 1 is a sharper model")
+    noise: float = Field(default=0.0, ge=0, lt=1, description="fraction of references whose words are put in random order")
+    fraction: float = Field(default=1.0, gt=0, le=1, description="fraction of the training prompts used")
+    temperature: float = Field(default=1.0, gt=0, description="folded into the weights after training: < 1 is a sharper model")
     optimisation: Optimisation
 
 
@@ -84,7 +86,7 @@ class Preferences(Strict):
     """Pairs sampled from π₀ and labelled by ADL Eq. 2 with π*."""
 
     gamma: float = Field(gt=0, description="γ: P(a ≻ b) = σ(γ·(log π*(a) − log π*(b)))")
-    pairs_per_prompt: int = Field(1, gt=0)
+    pairs_per_prompt: int = Field(default=1, gt=0)
     train_prompts: int = Field(gt=0)
     test_prompts: int = Field(gt=0)
     max_new_tokens: int = Field(gt=0)
@@ -104,7 +106,7 @@ class Run(Strict):
 class Evaluation(Strict):
     prompts: int = Field(gt=0, description="held-out prompts")
     samples: int = Field(gt=0, description="responses a prompt")
-    probe_prompts: int = Field(64, gt=0, description="validation prompts of the learning curves")
+    probe_prompts: int = Field(default=64, gt=0, description="validation prompts of the learning curves")
     max_new_tokens: int = Field(gt=0)
 
 
@@ -154,11 +156,14 @@ class ExactSuite(Strict):
 
     suite: Literal["exact"]
     version: str
-    worlds: int = Field(5, gt=0, description="random worlds, seeds 0 … worlds−1")
-    contexts: int = Field(10, gt=0)
-    actions: int = Field(10, gt=1)
-    gamma: float = Field(0.5, gt=0)
-    beta: float = Field(0.3, gt=0)
+    worlds: int = Field(default=5, gt=0, description="random worlds, seeds 0 … worlds−1")
+    contexts: int = Field(default=10, gt=0, description="contexts of a table")
+    actions: int = Field(default=10, gt=1, description="actions of a table")
+    sequence_contexts: int = Field(default=4, gt=0, description="contexts of an autoregressive world")
+    vocabulary: int = Field(default=3, gt=1, description="tokens of an autoregressive world")
+    length: int = Field(default=3, gt=0, description="longest response of an autoregressive world")
+    gamma: float = Field(default=0.1, gt=0, description="γ of the preferences; equal to the rows' γ")
+    spread: float = Field(default=1.0, gt=0, description="standard deviation of all logits")
 
 
 def load_suite(name: str, root: Path) -> Suite | ExactSuite:

@@ -55,10 +55,9 @@ def packed_hidden(model: nn.Module, packed: Packed) -> tuple[Tensor, Tensor]:
     return hidden[rows, packed.predictors[packed.mask]], hidden
 
 
-def token_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
+def token_logprobs(head: Any, hidden: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
     """log softmax(head(hidden)/temperature)[targets]: hidden [N, d], targets [N] -> [N], float32 or better."""
-    vocabulary = getattr(head, "out_features", None) or head.weight.shape[0]  # type: ignore[union-attr]
-    chunk = max(1, CHUNK_ELEMENTS // int(vocabulary))  # type: ignore[call-overload]
+    chunk = max(1, CHUNK_ELEMENTS // head.out_features)
     if len(targets) <= chunk:
         return _gathered(head, hidden, targets, temperature)
     recompute = torch.is_grad_enabled()
@@ -71,7 +70,7 @@ def token_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, *, temperat
     return torch.cat(pieces)
 
 
-def _gathered(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+def _gathered(head: Any, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
     logits = head(hidden)
     if logits.dtype != torch.float64:
         logits = logits.float()
@@ -80,7 +79,7 @@ def _gathered(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: flo
     return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 
-def _causal_lm(model: nn.Module) -> Any:
+def _causal_lm(model: Any) -> Any:
     """The transformers model inside a LoRA wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -89,7 +88,7 @@ def _backbone(model: nn.Module) -> Any:
     return _causal_lm(model).base_model
 
 
-def _head(model: nn.Module) -> nn.Module:
+def _head(model: nn.Module) -> Any:
     inner = _causal_lm(model)
     if getattr(inner.config, "final_logit_softcapping", None):
         return _SoftCapped(inner.get_output_embeddings(), inner.config.final_logit_softcapping)

@@ -81,7 +81,8 @@ def plan(suite: Suite | ExactSuite) -> Plan:
     """The artefacts of a suite."""
     if isinstance(suite, ExactSuite):
         spec = suite.model_dump(exclude={"suite", "version"})
-        return Plan(Artefact("exact", "exact", spec, folder=RESULTS / suite.suite / suite.version))
+        code = tuple(FAMILIES.values())
+        return Plan(Artefact("exact", "exact", spec, {}, code, folder=RESULTS / suite.suite / suite.version))
     return Plan(_Testbed(suite).results())
 
 
@@ -119,9 +120,7 @@ class _Testbed:
 
     def _preferences(self, seed: int) -> Artefact:
         spec = {**self.suite.preferences.model_dump(), "seed": seed}
-        return Artefact(
-            "preferences", f"seed{seed}", spec, {"text": self.text, "prior": self.prior, "target": self.target}
-        )
+        return Artefact("preferences", f"seed{seed}", spec, {"text": self.text, "prior": self.prior, "target": self.target})
 
     def _trained(self, name: str, run: Run, seed: int) -> Artefact:
         row = read_row(run.objective, run.parameters)
@@ -173,7 +172,10 @@ class _Testbed:
             inputs[f"evaluation/{name}"] = self._evaluation(name, policies)
         calibration = {"text": self.text}
         for seed in suite.seeds:
-            calibration |= {f"reward_model/{seed}": self._reward_model(seed), f"preferences/{seed}": self._preferences(seed)}
+            calibration |= {
+                f"reward_model/{seed}": self._reward_model(seed),
+                f"preferences/{seed}": self._preferences(seed),
+            }
         inputs["calibration"] = Artefact("calibrate", "reward_model", {"seeds": suite.seeds}, calibration)
         families = {"prior": "π₀"} | {name: _family(run) for name, run in suite.runs.items()}
         spec = {"suite": suite.suite, "seeds": suite.seeds, "runs": list(families), "families": families}

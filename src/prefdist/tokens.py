@@ -104,7 +104,9 @@ def pack(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence
     def padded(values: list[list[int]], size: int, fill: int) -> Tensor:
         return torch.tensor([value + [fill] * (size - len(value)) for value in values])
 
-    ids, positions, segments = (padded([row[i] for row in rows], length, (pad_id, 0, PADDING)[i]) for i in range(3))
+    ids = padded([row[0] for row in rows], length, pad_id)
+    positions = padded([row[1] for row in rows], length, 0)
+    segments = padded([row[2] for row in rows], length, PADDING)
     shape = (len(rows), n, longest)
     targets = padded([list(y) for ys in responses for y in ys], longest, pad_id).view(shape)
     predictors = padded([where for row in rows for where in row[3]], longest, 0).view(shape)

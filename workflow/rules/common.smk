@@ -37,7 +37,11 @@ def suite(stage):
 
 
 def _artefact(stage, wildcards):
-    folder = f"results/{wildcards.suite}/{wildcards.version}" if stage in FINAL_STAGES else f"artefacts/{stage}/{wildcards.name}"
+    folder = (
+        f"results/{wildcards.suite}/{wildcards.version}"
+        if stage in FINAL_STAGES
+        else f"artefacts/{stage}/{wildcards.name}"
+    )
     if folder not in ARTEFACTS:
         raise WorkflowError(f"{folder} is not planned by any suite; `prefdist plan <suite>` lists what is")
     return ARTEFACTS[folder]

@@ -3,12 +3,12 @@ rule baselines:
         inputs("baselines"),
     output:
         directory("artefacts/baselines/{name}"),
-    params:
-        code=code("baselines"),
-        suite=suite("baselines"),
     log:
         "logs/baselines/{name}.log",
     threads: 1
+    params:
+        code=code("baselines"),
+        suite=suite("baselines"),
     shell:
         "prefdist make {output} --suite {params.suite} 2> {log}"
 
@@ -18,12 +18,12 @@ rule calibrate:
         inputs("calibrate"),
     output:
         directory("artefacts/calibrate/{name}"),
-    params:
-        code=code("calibrate"),
-        suite=suite("calibrate"),
     log:
         "logs/calibrate/{name}.log",
     threads: 1
+    params:
+        code=code("calibrate"),
+        suite=suite("calibrate"),
     shell:
         "prefdist make {output} --suite {params.suite} 2> {log}"
 
@@ -33,11 +33,11 @@ rule evaluate:
         inputs("evaluate"),
     output:
         directory("artefacts/evaluate/{name}"),
-    params:
-        code=code("evaluate"),
-        suite=suite("evaluate"),
     log:
         "logs/evaluate/{name}.log",
     threads: 1
+    params:
+        code=code("evaluate"),
+        suite=suite("evaluate"),
     shell:
         "prefdist make {output} --suite {params.suite} 2> {log}"

@@ -3,12 +3,12 @@ rule preferences:
         inputs("preferences"),
     output:
         directory("artefacts/preferences/{name}"),
-    params:
-        code=code("preferences"),
-        suite=suite("preferences"),
     log:
         "logs/preferences/{name}.log",
     threads: 1
+    params:
+        code=code("preferences"),
+        suite=suite("preferences"),
     shell:
         "prefdist make {output} --suite {params.suite} 2> {log}"
 
@@ -18,11 +18,11 @@ rule reference:
         inputs("reference"),
     output:
         directory("artefacts/reference/{name}"),
-    params:
-        code=code("reference"),
-        suite=suite("reference"),
     log:
         "logs/reference/{name}.log",
     threads: 1
+    params:
+        code=code("reference"),
+        suite=suite("reference"),
     shell:
         "prefdist make {output} --suite {params.suite} 2> {log}"

@@ -3,11 +3,11 @@ rule train:
         inputs("train"),
     output:
         directory("artefacts/train/{name}"),
-    params:
-        code=code("train"),
-        suite=suite("train"),
     log:
         "logs/train/{name}.log",
     threads: 1
+    params:
+        code=code("train"),
+        suite=suite("train"),
     shell:
         "prefdist make {output} --suite {params.suite} 2> {log}"

@@ -1,7 +1,7 @@
 """Our training loop on the workload, as `prefdist make` runs it: packed rows, a cached reference, float32."""
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from prefdist.models import load_policy
 from prefdist.objectives.registry import Objective, load
 from prefdist.scoring.sequences import response_logps
 from prefdist.tokens import Packed, pack
-from prefdist.training.batch import Batch, Dataset, Share
+from prefdist.training.batch import Dataset, Share
 from prefdist.training.learner import Learner
 from prefdist.training.loop import Stream, train
 from prefdist.training.terms import objective_term

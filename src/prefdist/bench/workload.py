@@ -32,9 +32,27 @@ _PACKAGES = ("asyncio", "collections", "concurrent", "email", "http", "importlib
 
 _SHARED = {"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 512}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "tiny": {**_SHARED, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "tie_word_embeddings": True},
-    "1M": {**_SHARED, "hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 4, "tie_word_embeddings": True},
-    "5M": {**_SHARED, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "tie_word_embeddings": True},
+    "tiny": {
+        **_SHARED,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "tie_word_embeddings": True,
+    },
+    "1M": {
+        **_SHARED,
+        "hidden_size": 128,
+        "intermediate_size": 344,
+        "num_hidden_layers": 4,
+        "tie_word_embeddings": True,
+    },
+    "5M": {
+        **_SHARED,
+        "hidden_size": 256,
+        "intermediate_size": 688,
+        "num_hidden_layers": 6,
+        "tie_word_embeddings": True,
+    },
 }
 """1.05 and 5.27 million weights at the full vocabulary; `tiny` is for tests."""
 
@@ -89,10 +107,7 @@ def load(folder: Path) -> Workload:
 
 def useful_tokens(batch: Batch) -> list[int]:
     """Per example: tokens of each prompt with each of its responses, padding apart: what TRL's rows hold."""
-    return [
-        len(ys) * len(prompt) + sum(len(y) for y in ys)
-        for prompt, ys in zip(batch.prompts, batch.responses, strict=True)
-    ]
+    return [len(ys) * len(prompt) + sum(len(y) for y in ys) for prompt, ys in zip(batch.prompts, batch.responses, strict=True)]
 
 
 def _functions() -> Iterator[tuple[str, str]]:

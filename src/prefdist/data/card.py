@@ -62,9 +62,7 @@ def data_card(extraction: Extraction, digest: str, tokenizer_stats: Mapping[str,
         "## Counts\n",
         _table(["what", "count"], [[name.replace("_", " "), counts.get(name, 0)] for name in read]),
         "## Dropped\n",
-        _table(
-            ["reason", "rows", "why"], [[name, counts.get(f"dropped_{name}", 0), REASONS[name]] for name in REASONS]
-        ),
+        _table(["reason", "rows", "why"], [[name, counts.get(f"dropped_{name}", 0), REASONS[name]] for name in REASONS]),
         "## Splits\n",
         _table(["split", "rows", "top-level modules"], [_split(extraction, split) for split in SPLITS]),
         "## Lengths\n",

@@ -163,9 +163,7 @@ def summary_line(docstring: str, name: str) -> str:
 
     A first paragraph that is only the signature gives way to the second.
     """
-    heading = re.compile(
-        rf"\A(?:\w+\.)?{re.escape(name)}(?:\([^()]*\))?(?:\s*->\s*[\w\[\], ]+?)?(?:\s+--?\s+|:\s+|\.?$)"
-    )
+    heading = re.compile(rf"\A(?:\w+\.)?{re.escape(name)}(?:\([^()]*\))?(?:\s*->\s*[\w\[\], ]+?)?(?:\s+--?\s+|:\s+|\.?$)")
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring))[:2]:
         prose: list[str] = []
         for line in paragraph.splitlines():

@@ -24,9 +24,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     if vocab_size < SMALLEST_VOCABULARY:
-        raise UserError(
-            f"vocab_size is {vocab_size}, at least {SMALLEST_VOCABULARY} are needed (bytes, special tokens)"
-        )
+        raise UserError(f"vocab_size is {vocab_size}, at least {SMALLEST_VOCABULARY} are needed (bytes, special tokens)")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -63,9 +63,7 @@ Estimator = Callable[[Point], Tensor]
 """The expectation of a loss under π, constant weights: its gradient is the estimator's expected gradient."""
 
 
-def estimators_table(
-    *, worlds: int = 5, vocabulary: int = 3, length: int = 3, spread: float = 1.0
-) -> list[dict[str, Any]]:
+def estimators_table(*, worlds: int = 5, vocabulary: int = 3, length: int = 3, spread: float = 1.0) -> list[dict[str, Any]]:
     """A row for each estimator: relative errors and cosine of its gradient over worlds of seeds 0 … worlds−1, verdicts.
 
     Verdicts: exact; direction (parallel, another length); zero (the gradient vanishes); biased.

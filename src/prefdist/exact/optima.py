@@ -63,6 +63,8 @@ def optima_table(
     of rows with their own parameters, all that have an optimum unless given; `variants` override parameters.
     tv_max, tv_mean, tv_min: over the worlds, of the largest total variation over contexts; kl_max: KL(expected‖trained)
     in nats. A regulariser gives a second row, beside the closed form with the KL folded into the reward: it differs.
+    RuntimeError where no optimum is found: PMLE's with KL is not convex, and large `spread`, or `gamma` far above the
+    row's, push it to the border.
     """
     names = rows_with_an_optimum() if objectives is None else objectives
     entries: list[Mapping[str, Any]] = [{"objective": name, "parameters": {}} for name in names]
@@ -96,16 +98,12 @@ def _compare(objective: Objective, worlds: Worlds) -> list[dict[str, Any]]:
     trained = train(objective, worlds)
     equation = optimum(objective.row)
     if equation is not None:
-        return [
-            {"closed_form": equation.text(worlds.gamma)} | _deviation(trained, equation.solve(worlds), worlds, "equal")
-        ]
+        return [{"closed_form": equation.text(worlds.gamma)} | _deviation(trained, equation.solve(worlds), worlds, "equal")]
     other = folded_into_reward(objective.row)
     direct = solve_directly(objective.row, worlds)
     rows = [{"closed_form": "none: solved directly"} | _deviation(trained, direct, worlds, "equal")]
     if other is not None:
-        rows.append(
-            {"closed_form": other.text(worlds.gamma)} | _deviation(trained, other.solve(worlds), worlds, "different")
-        )
+        rows.append({"closed_form": other.text(worlds.gamma)} | _deviation(trained, other.solve(worlds), worlds, "different"))
     return rows
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from prefdist.exact.estimators import estimators_table
 from prefdist.exact.optima import optima_table
@@ -108,9 +109,10 @@ def _dots(
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         height = range(len(labels))
-        for name, (marker, values) in points.items():
+        legend = [Line2D([], [], color=_INK, marker=points[name][0], linestyle="", label=name) for name in points]
+        for marker, values in points.values():
             drawn = [max(value, FLOOR) for value in values]
-            axes.scatter(drawn, height, c=list(colours), marker=marker, s=26, label=name)
+            axes.scatter(drawn, height, c=list(colours), marker=marker, s=26)
         axes.set_xscale("log")
         axes.axvline(limit, color=_INK, linestyle="--", linewidth=0.8)
         axes.set_yticks(height, labels)
@@ -119,9 +121,7 @@ def _dots(
         axes.set_xlabel(axis)
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.5)
         axes.set_axisbelow(True)
-        legend = figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
-        for handle in legend.legend_handles:
-            handle.set_color(_INK)
+        figure.legend(handles=legend, loc="outside upper right", ncols=len(legend))
         for suffix in (".svg", ".png"):
             # A date in the file would make equal results different files.
             metadata: Any = {"Date": None} if suffix == ".svg" else None

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from prefdist.objectives.rows import PolicyGradientRow
 
-
 Total = Callable[[Tensor], Tensor]
 """Sums a tensor over the processes of a run."""
 
@@ -100,9 +99,7 @@ class Ppo:
     def __init__(self, row: PolicyGradientRow) -> None:
         self.row = row
 
-    def prepare(
-        self, logps: Mapping[str, Tensor], columns: Mapping[str, Tensor], total: Total = _alone
-    ) -> dict[str, Tensor]:
+    def prepare(self, logps: Mapping[str, Tensor], columns: Mapping[str, Tensor], total: Total = _alone) -> dict[str, Tensor]:
         """Columns computed once for a whole rollout from "old", "reference", "scores" and the critic's "values".
 
         `total` sums a tensor over processes.

@@ -3,9 +3,7 @@
 from torch import Tensor
 
 
-def sequence_score(
-    logp: Tensor, against: Tensor | None, *, a: float, b: float, n_tokens: Tensor | None = None
-) -> Tensor:
+def sequence_score(logp: Tensor, against: Tensor | None, *, a: float, b: float, n_tokens: Tensor | None = None) -> Tensor:
     """Scores [B, n] from summed log-probabilities [B, n] (nats, EOS included).
 
     `n_tokens` [B, n] (> 0), when given, turns both sums into means over tokens; summed and mean scores never mix.

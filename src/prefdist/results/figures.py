@@ -155,9 +155,7 @@ def learning_curves(curves: Sequence[Mapping[str, Any]], families: Mapping[str, 
 
 def win_rates(cells: Sequence[Cell], families: Mapping[str, str], out: Path) -> Figure:
     """Win rate against the baseline in percent with 95 % intervals, best on top; the line at 50 % is "no better"."""
-    chosen = sorted(
-        (c for c in _with_estimate(cells) if c["metric"] == WIN_RATE), key=lambda c: (c["estimate"], c["run"])
-    )
+    chosen = sorted((c for c in _with_estimate(cells) if c["metric"] == WIN_RATE), key=lambda c: (c["estimate"], c["run"]))
     if not chosen:
         raise UserError(f"the figure of win rates needs metric {WIN_RATE} in the table")
     styles = _Styles(families)
@@ -173,9 +171,7 @@ def win_rates(cells: Sequence[Cell], families: Mapping[str, str], out: Path) -> 
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(-0.6, len(chosen) - 0.4)
         axes.set_xlabel("win rate (%)")
-        figure.legend(
-            handles=styles.legend(runs), loc="upper center", ncols=7, fontsize=8, handletextpad=0.1, columnspacing=1
-        )
+        figure.legend(handles=styles.legend(runs), loc="upper center", ncols=7, fontsize=8, handletextpad=0.1, columnspacing=1)
         _save(figure, out)
     return figure
 

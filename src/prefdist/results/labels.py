@@ -83,9 +83,7 @@ def label_line_ends(axes: Axes) -> None:
         elbow = axes.transData.inverted().transform(np.array([start, (right + 8, heights[place])]))
         axes.plot(*elbow.T, color=line.get_color(), lw=0.6, clip_on=False, scalex=False, scaley=False)
         x, y = axes.transData.inverted().transform((right + 10, heights[place]))
-        axes.text(
-            x, y, str(line.get_label()), fontsize=_SIZE, color=_dark(line.get_color()), va="center", clip_on=False
-        )
+        axes.text(x, y, str(line.get_label()), fontsize=_SIZE, color=_dark(line.get_color()), va="center", clip_on=False)
 
 
 def _dark(colour: Any) -> tuple[float, float, float]:

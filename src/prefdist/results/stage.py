@@ -96,7 +96,12 @@ def _write_samples(spec: dict[str, Any], inputs: dict[str, Path], file: Path) ->
         for title, path in sources.items()
     }
     prompts = {r["prompt_id"]: r for r in tables.read_table(inputs["text"] / "prompts.parquet", tables.PROMPTS)}
-    lines = ["# Samples", "", f"The first sample at T = 1, seed {seed}; the reference is what Python's authors wrote.", ""]
+    lines = [
+        "# Samples",
+        "",
+        f"The first sample at T = 1, seed {seed}; the reference is what Python's authors wrote.",
+        "",
+    ]
     for prompt_id in list(first["π*"])[:SHOWN_PROMPTS]:
         lines += [f"## `{prompts[prompt_id]['prompt']}`", "", "| who | summary line |", "| --- | --- |"]
         lines.append(f"| reference | {_cell(prompts[prompt_id]['reference'])} |")

@@ -113,9 +113,7 @@ def _draw(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Te
     return chosen.squeeze(-1), logps.gather(-1, chosen).squeeze(-1).double()
 
 
-def _collect(
-    tokens: list[list[int]], logps: list[float], lengths: list[int], eos_id: int, n: int
-) -> list[list[Sample]]:
+def _collect(tokens: list[list[int]], logps: list[float], lengths: list[int], eos_id: int, n: int) -> list[list[Sample]]:
     samples = []
     for row, logp, length in zip(tokens, logps, lengths, strict=True):
         ids = row[:length]

@@ -46,6 +46,10 @@ def pairs(folder: Path, codec: TextCodec, split: str, reference: Path | None = N
             raise UserError(f"{reference}/logps.parquet: no log-probabilities of {len(missing)} pairs, first {missing[0]}")
         values = [(cached[row["pair_id"]]["logp_chosen"], cached[row["pair_id"]]["logp_rejected"]) for row in rows]
         columns["reference"] = torch.tensor(values, dtype=torch.float32)
+        # A pair against log 0 has a finite loss and no gradient: it would be lost without a word.
+        broken = [row["pair_id"] for row, pair in zip(rows, columns["reference"], strict=True) if not pair.isfinite().all()]
+        if broken:
+            raise UserError(f"{reference}/logps.parquet: {len(broken)} pairs are not finite, first {broken[0]}; delete it")
     return Batch(
         [row["pair_id"] for row in rows],
         [codec.prompt(row["prompt"]) for row in rows],

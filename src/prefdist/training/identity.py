@@ -12,15 +12,20 @@ TOLERANCE = 1e-3
 
 
 @torch.no_grad()
-def check(learner: Learner, batch: Batch, pad_id: int, *, starts_at_reference: bool) -> None:
-    """Padded equals unpadded; and where the policy starts at the reference, KL(π‖π₀) is 0 on every example."""
+def check(learner: Learner, batch: Batch, pad_id: int, *, temperature: float, starts_at_reference: bool) -> None:
+    """Padded equals unpadded; and where the policy starts at the reference, the two agree. `temperature`: the batch's."""
     if learner.policy is None:
         return
     device = next(learner.parameters()).device
     few = batch.select(range(min(4, len(batch))))
-    together = packed_logprobs(learner.policy, few.packed(pad_id).to(device)).sum(-1).cpu()
+
+    def logps(examples: Batch) -> torch.Tensor:
+        packed = examples.packed(pad_id).to(device)
+        return packed_logprobs(learner.policy, packed, temperature=temperature).sum(-1).cpu()
+
+    together = logps(few)
     for i, name in enumerate(few.ids):
-        alone = packed_logprobs(learner.policy, few.select([i]).packed(pad_id).to(device)).sum(-1).cpu()
+        alone = logps(few.select([i]))
         _demand(alone[0], together[i], f"example {name}: its log-probability changes with padding")
     if starts_at_reference and "reference" in few.columns:
         reference = few.columns["reference"]
@@ -31,5 +36,5 @@ def check(learner: Learner, batch: Batch, pad_id: int, *, starts_at_reference: b
 
 def _demand(found: torch.Tensor, expected: torch.Tensor, sentence: str) -> None:
     gap = float((found - expected).abs().max())
-    if gap > TOLERANCE:
+    if not gap <= TOLERANCE:  # NaN is a violation too
         raise UserError(f"step 0: {sentence} (by {gap:.2e} nats, allowed {TOLERANCE}); no step was taken")

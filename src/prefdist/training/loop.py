@@ -58,7 +58,7 @@ def train(
     """Run all steps, from the last checkpoint in `scratch` if there is one; returns the log, one row a step.
 
     `rollout_steps`: optimiser steps that share a rollout; checkpoints fall between rollouts. UserError when the loss is
-    not finite or above max_loss, naming the step, the batch's ids and the checkpoint.
+    not finite or above max_loss, or the gradient not finite, naming the step, the batch's ids and the checkpoint.
     """
     optimiser = torch.optim.AdamW(
         learner.trainable().values(),
@@ -76,10 +76,9 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * schedule(settings, step)
         row = _step(module, streams, settings, accelerator, pad_id, step, scratch)
-        norm = torch.nn.utils.clip_grad_norm_(learner.trainable().values(), settings.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        row |= {"grad_norm": float(norm), "seconds": time.perf_counter() - began}
+        row["seconds"] = time.perf_counter() - began
         if probe is not None and settings.probe_every and (step + 1) % settings.probe_every == 0:
             row["probe"] = probe()
         log.append({"step": step, **row})
@@ -108,7 +107,7 @@ def _step(
     step: int,
     scratch: Path,
 ) -> dict[str, float]:
-    """Accumulate the gradient of one optimiser step; returns its metrics, summed over processes."""
+    """Accumulate and clip the gradient of one optimiser step; returns its metrics, summed over processes."""
     parts = []
     for stream in streams:
         batch = stream.source.batch(step)
@@ -120,12 +119,15 @@ def _step(
         with nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(module):
             packed = micro.packed(pad_id).to(accelerator.device)
             micro = Batch(
-                micro.ids, micro.prompts, micro.responses, {k: v.to(accelerator.device) for k, v in micro.columns.items()}
+                micro.ids,
+                micro.prompts,
+                micro.responses,
+                {k: v.to(accelerator.device) for k, v in micro.columns.items()},
             )
             outputs = module(packed, stream.temperature)
             losses = torch.stack([term(outputs, micro, packed) for term in stream.terms]).sum(0)
             share = losses.sum() / stream.source.batch_size
-            _check(share, micro, settings, step, scratch)
+            _check("loss", float(share.detach()), settings.max_loss, micro.ids, step, scratch)
             # Gradients are averaged over processes; the loss is a sum of shares.
             (share * accelerator.num_processes).backward()
         tokens += sum(micro.lengths())
@@ -134,19 +136,21 @@ def _step(
             sums[name] = sums.get(name, torch.zeros_like(value)) + value
     sums["tokens"] = torch.tensor(float(tokens), device=accelerator.device)
     row = {name: float(accelerator.reduce(value, "sum")) for name, value in sums.items()}
+    row["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm))
+    _check("gradient's norm", row["grad_norm"], math.inf, [i for _, micro in parts for i in micro.ids], step, scratch)
     for stream in streams:
         row |= stream.source.metrics()
     return row
 
 
-def _check(loss: Tensor, batch: Batch, settings: Optimisation, step: int, scratch: Path) -> None:
-    value = float(loss.detach())
-    if not math.isfinite(value) or abs(value) > settings.max_loss:
+def _check(what: str, value: float, limit: float, ids: Sequence[str], step: int, scratch: Path) -> None:
+    if not math.isfinite(value) or abs(value) > limit:
         kept = scratch / checkpoint.NAME
         where = f"the last checkpoint is {kept}" if kept.is_file() else "no checkpoint was written yet"
+        allowed = f"optimisation.max_loss is {limit}" if math.isfinite(limit) else "it must be finite"
         raise UserError(
-            f"step {step}: the loss is {value} (optimisation.max_loss is {settings.max_loss}); examples "
-            f"{', '.join(batch.ids[:8])}{' …' if len(batch) > 8 else ''}; {where}; lower optimisation.learning_rate"
+            f"step {step}: the {what} is {value} ({allowed}); examples {', '.join(ids[:8])}"
+            f"{' …' if len(ids) > 8 else ''}; {where}; lower optimisation.learning_rate"
         )
 
 

@@ -63,7 +63,7 @@ class RolloutSource:
         if rollout is None:
             return {}
         responses = [y for ys in rollout.responses for y in ys]
-        sums = {
+        sums: dict[str, float] = {
             "response_tokens": sum(map(len, responses)),
             "unfinished": sum(y[-1] != self.eos_id for y in responses),
         }

@@ -33,7 +33,13 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     learner = _learner(spec, inputs, objective, codec).to(accelerator.device)
     share = Share(accelerator.process_index, accelerator.num_processes)
     streams, rollout_steps = _streams(spec, inputs, objective, learner, codec, settings, share, accelerator)
-    identity.check(learner, streams[-1].source.batch(0), codec.pad_id, starts_at_reference="init" in inputs)
+    identity.check(
+        learner,
+        streams[-1].source.batch(0),
+        codec.pad_id,
+        temperature=streams[-1].temperature,
+        starts_at_reference="init" in inputs,
+    )
     log = train(
         learner,
         streams,
@@ -137,5 +143,3 @@ def _probe(inputs: dict[str, Path], learner: Learner, codec: TextCodec) -> Calla
 
 def _frozen(model: Any) -> Any:
     return model.requires_grad_(False)
-
-
