@@ -11,6 +11,9 @@ include: "workflow/rules/common.smk"  # suites checked, artefacts planned
 report: "workflow/report/workflow.rst"
 
 
+container: "containers/train.sif"  # used with --sdm apptainer only; containers/README.md says how to build it
+
+
 rule testbed:
     default_target: True
     input:

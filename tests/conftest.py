@@ -29,6 +29,8 @@ torch.set_num_threads(1)  # so that a reduction adds in one order, and neighbour
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
 
 OBJECTIVES = sorted(file.stem for file in ROWS_FOLDER.glob("*.yaml"))
+# The suite's own reward model is an input of the others; `scorer` is one that tests may train again.
+RUNS = sorted({*OBJECTIVES, "dpo_lora", "scorer"} - {"reward_model"})
 LIBRARY_FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
@@ -79,7 +81,6 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 def _suite(root: Path) -> Suite:
     """Written as a suite of a checkout, so that `prefdist make` finds it in there."""
     lora = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
-    # The suite's own reward model is an input of the others; `scorer` is one that a test may make again.
     runs: dict[str, Any] = {"dpo_lora": {"objective": "dpo", "lora": lora}, "scorer": {"objective": "reward_model"}}
     for name in set(OBJECTIVES) - {"reward_model"}:
         row = read_row(name)

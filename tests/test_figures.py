@@ -97,13 +97,13 @@ def test_frontier_points_and_bars_are_the_estimates_and_intervals(tmp_path: Path
     figure = FIGURES["kl_frontier"](tmp_path / "figure")
     for axes, metric in zip(figure.axes, ("forward_kl", "reverse_kl"), strict=True):
         points = {str(c.get_label()): c for c in axes.containers if isinstance(c, ErrorbarContainer)}
-        assert set(points) == set(FAMILIES) - {"sft"} | {"sft (prior)"}
+        assert set(points) == set(FAMILIES) - {"sft"} | {"sft = π₀"}
         x, y = cells["dpo", "kl_to_prior"], cells["dpo", metric]
         assert points["dpo"][0].get_xydata()[0] == pytest.approx([x["estimate"], y["estimate"]])
         across, up = (bar.get_segments()[0] for bar in points["dpo"][2])
         assert across[:, 0] == pytest.approx([x["low"], x["high"]])
         assert up[:, 1] == pytest.approx([y["low"], y["high"]])
-        assert points["sft (prior)"][0].get_xydata()[0] == pytest.approx([0.0, cells["sft", metric]["estimate"]])
+        assert points["sft = π₀"][0].get_xydata()[0] == pytest.approx([0.0, cells["sft", metric]["estimate"]])
         # A label stands nearest to its own point, or has a line to it: at most 80 points away in any case.
         for text in axes.texts:
             assert math.hypot(*text.xyann) < 80

@@ -86,9 +86,7 @@ def test_logp_is_at_temperature_1(temperature: float, prior: Any, world: World, 
             assert s.logp == pytest.approx(float(plain_logps(prior, prompts[i], s.token_ids).sum()), abs=1e-4)
 
 
-def test_independent_of_the_batch(
-    prior: Any, world: World, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_independent_of_the_batch(prior: Any, world: World, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone, in another order, beside others and with other numbers of rows: the same ids for the same key."""
     keys = list("abcde")
     together = draw(prior, world, prompts, keys)
@@ -155,6 +153,14 @@ def test_cold_sampling_is_greedy(prior: Any, world: World, prompts: list[list[in
             with torch.no_grad():
                 assert token == int(prior(torch.tensor([ids])).logits[0, -1].argmax())
             ids.append(token)
+
+
+def test_the_ends_of_the_unit_interval() -> None:
+    """Tokens of probability 0 are not drawn, neither before the first possible one nor behind the last."""
+    logits = torch.tensor([[-1e9, 0.0, 0.0, -1e9]]).repeat(2, 1)
+    tokens, logps = engine._draw(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), 1.0)
+    assert tokens.tolist() == [1, 2]
+    assert logps.tolist() == pytest.approx([-0.693147, -0.693147], abs=1e-6)
 
 
 def test_uniforms() -> None:

@@ -128,9 +128,7 @@ def bare(): ...
     assert {key: value for key, value in result.counts.items() if not key.startswith("chars_")} == expected
     assert result.rows[0]["module"] == "pack"
     assert result.rows[-1]["module"] == "pack.sub"
-    assert all(
-        len(row["prompt"]) <= 20 for row in extract(fractions=ALL_TRAIN, seed=0, root=root, max_prompt_chars=20).rows
-    )
+    assert all(len(row["prompt"]) <= 20 for row in extract(fractions=ALL_TRAIN, seed=0, root=root, max_prompt_chars=20).rows)
 
 
 def test_held_out_references_do_not_occur_in_train(tmp_path: Path) -> None:
@@ -192,9 +190,7 @@ def test_the_seed_alone_decides_the_split(tmp_path: Path) -> None:
 def test_digest_depends_on_content_and_order_of_rows_only(library: Extraction) -> None:
     rows = library.rows
     assert digest(rows) == digest([dict(reversed(row.items())) for row in rows])
-    assert (
-        len({digest(rows), digest(rows[::-1]), digest(rows[1:]), digest([*rows[:-1], rows[-1] | {"split": ""}])}) == 4
-    )
+    assert len({digest(rows), digest(rows[::-1]), digest(rows[1:]), digest([*rows[:-1], rows[-1] | {"split": ""}])}) == 4
 
 
 def test_card(library: Extraction) -> None:

@@ -59,9 +59,7 @@ def test_round_trip_of_every_row(tokenizer: Any, rows: list[dict[str, Any]]) -> 
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    text=st.one_of(st.text(), st.text(st.characters(max_codepoint=127)), st.sampled_from([" .", "a  n't ", "\r\n\t"]))
-)
+@given(text=st.one_of(st.text(), st.text(st.characters(max_codepoint=127)), st.sampled_from([" .", "a  n't ", "\r\n\t"])))
 def test_round_trip_of_any_text(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(tokenizer(text).input_ids) == text
 

@@ -26,9 +26,7 @@ def test_an_explosion_names_step_examples_and_checkpoint(
 
     A loss is known for each micro-batch (3 examples), the gradient for all 7.
     """
-    spec, inputs = world.training(
-        "sft", learning_rate=learning_rate, schedule="constant", checkpoint_every=1, steps=4
-    )
+    spec, inputs = world.training("sft", learning_rate=learning_rate, schedule="constant", checkpoint_every=1, steps=4)
     scratch = tmp_path / "scratch"
     with pytest.raises(UserError) as error:
         stage.run(spec, inputs, tmp_path / "out", scratch)
@@ -97,7 +95,7 @@ def test_a_wrong_reference_is_refused(change: Any, message: str, world: World, t
 def test_another_prior_is_refused(world: World, tmp_path: Path) -> None:
     """On-policy objectives hold the fresh policy against the prior itself."""
     spec, inputs = world.training("rlhf_rloo")
-    with pytest.raises(UserError, match="step 0: example .* starts elsewhere than its reference"):
+    with pytest.raises(UserError, match=r"step 0: example .* starts elsewhere than its reference"):
         stage.run(spec, inputs | {"prior": world.folder("target")}, tmp_path / "out", tmp_path / "scratch")
 
 

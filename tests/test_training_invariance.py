@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
-from conftest import OBJECTIVES, World, read_log
+from conftest import RUNS, World, read_log
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -42,15 +42,15 @@ def check_same(a: Path, b: Path) -> None:
         assert gap.mean() <= MEAN, name
 
 
-@pytest.mark.parametrize("objective", [*OBJECTIVES, "dpo_lora"])
-def test_micro_batches(objective: str, world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", RUNS)
+def test_micro_batches(run: str, world: World, tmp_path: Path) -> None:
     """7 examples whole, as 3 + 3 + 1, as 5 + 2 and one at a time."""
-    world.train(objective, tmp_path / "whole", micro_batch_size=8)
+    world.train(run, tmp_path / "whole", micro_batch_size=8)
     for size in (1, 3, 5):
-        world.train(objective, tmp_path / str(size), micro_batch_size=size)
+        world.train(run, tmp_path / str(size), micro_batch_size=size)
         check_same(tmp_path / "whole", tmp_path / str(size))
     start = weights(world.folder("prior"))
-    if objective not in ("reward_model", "dpo_lora"):  # its head is new; an adapter moves less
+    if run not in ("scorer", "dpo_lora"):  # its head is new; an adapter moves less
         moved = [(tensor - start[name]).abs().mean() for name, tensor in weights(tmp_path / "whole").items()]
         assert max(moved) > 1000 * MEAN
 
@@ -72,10 +72,10 @@ def free_port() -> int:
         return int(bound.getsockname()[1])
 
 
-@pytest.mark.parametrize("objective", ["dpo", "pmle", "reverse_kl_ppo", "scorer"])
-def test_two_processes(objective: str, world: World, tmp_path: Path, processes: ForkServerContext) -> None:
+@pytest.mark.parametrize("run", ["dpo", "pmle", "reverse_kl_ppo", "scorer"])
+def test_two_processes(run: str, world: World, tmp_path: Path, processes: ForkServerContext) -> None:
     """`prefdist make` in two processes, with 4 and 3 of the examples, in micro-batches of 3 + 1 and 3; then in one."""
-    artefact = world.artefacts[f"{objective}-seed0"]
+    artefact = world.artefacts[f"{run}-seed0"]
     out = world.root / artefact.path
     port, arguments = free_port(), ["make", str(artefact.path), "--suite", "tiny"]
     started = [processes.Process(target=one_of, args=(rank, 2, port, world.root, arguments)) for rank in range(2)]
@@ -86,5 +86,5 @@ def test_two_processes(objective: str, world: World, tmp_path: Path, processes: 
     assert [process.exitcode for process in started] == [0, 0]
     artefacts.verify(out)
     assert not list(out.parent.glob(".*")), "a process left its folder behind"
-    world.train(objective, tmp_path / "one")
+    world.train(run, tmp_path / "one")
     check_same(tmp_path / "one", out)

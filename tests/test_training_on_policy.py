@@ -35,11 +35,12 @@ def make_source(world: World) -> MakeSource:
 
     def make(learner: Learner | None = None, share: Share | None = None, **options: Any) -> RolloutSource:
         options = {"batch_size": 6, "seed": 0, "reward_model": reward_model} | options
+        prompts = options.pop("prompts", examples.prompts(world.folder("preferences"), codec))
         settings = Rollouts(**{"samples": 3, "max_new_tokens": 8} | options.pop("rollouts", {}))
         return RolloutSource(
             learner or Learner(target),
             prior,
-            examples.prompts(world.folder("preferences"), codec),
+            prompts,
             settings,
             share=share or Share(),
             pad_id=codec.pad_id,
@@ -64,6 +65,14 @@ def test_a_function_of_seed_and_step(make_source: MakeSource) -> None:
     assert not set(visited[0].ids) & set(visited[1].ids)
     assert visited[4].responses != visited[0].responses
     assert make_source(**options, seed=1).batch(5).responses != direct.responses
+
+
+def test_every_place_has_numbers_of_its_own(make_source: MakeSource, world: World) -> None:
+    """One prompt alone fills all 6 places of all rollouts, and is answered afresh in each."""
+    prompts = [("only", world.codec.prompt("def f"))]
+    source = make_source(Learner(world.policy("prior")), prompts=prompts, rollouts={"samples": 2, "max_new_tokens": 20})
+    answers = [tuple(map(tuple, ys)) for step in range(3) for ys in source.batch(step).responses]
+    assert len(set(answers)) == len(answers) == 18
 
 
 @pytest.mark.parametrize("minibatches", [1, 2])

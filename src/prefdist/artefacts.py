@@ -74,7 +74,12 @@ def provenance(path: Path) -> dict[str, Any]:
     file = path / PROVENANCE
     if not file.is_file():
         raise UserError(f"{path}: not a complete artefact ({PROVENANCE} is missing); run the stage that makes it")
-    record: dict[str, Any] = json.loads(file.read_text())
+    try:
+        record = json.loads(file.read_text())
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("outputs"), dict):
+        raise UserError(f"{file}: not the provenance of an artefact; delete {path} and run again")
     return record
 
 

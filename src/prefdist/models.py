@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prefdist.errors import UserError
 from prefdist.logprobs import packed_hidden
 from prefdist.paths import check_model_folder
 from prefdist.tokens import Packed, TextCodec
@@ -80,12 +81,21 @@ def add_lora(model: Any, settings: dict[str, Any], seed: int) -> Any:
 def fold_temperature(model: Any, temperature: float) -> None:
     """Make the model's distribution at T = 1 the one it had at logits/temperature, in place.
 
-    The scale goes into the last norm rather than the LM head, which may be tied to the input embeddings.
+    The scale goes into the last norm rather than the LM head, which may be tied to the input embeddings. UserError for
+    models whose logits are not linear in that norm's weights; they are left as they were.
     """
     norms = [module for module in model.base_model.children() if "Norm" in type(module).__name__]
+    parameters = list(norms[-1].parameters()) if norms else []
+    ids = torch.arange(8, device=model.device).unsqueeze(0)
     with torch.no_grad():
-        for parameter in norms[-1].parameters():
+        wanted = model(input_ids=ids).logits / temperature
+        for parameter in parameters:
             parameter /= temperature
+        gap = (model(input_ids=ids).logits - wanted).abs().max()
+        if not gap <= 1e-4 * wanted.abs().max():
+            for parameter in parameters:
+                parameter *= temperature
+            raise UserError(f"a temperature cannot be folded into a {model.config.model_type} model; set it to 1")
 
 
 def save(model: Any, folder: Path, codec: TextCodec) -> None:
@@ -131,7 +141,8 @@ def _without_dropout(model: Any) -> Any:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    for name in vars(model.config):
-        if name.endswith("dropout") and isinstance(getattr(model.config, name), float):
-            setattr(model.config, name, 0.0)
+    for holder in (model.config, *model.modules()):  # attention copies its rate out of the config
+        for name, value in list(vars(holder).items()):
+            if name.endswith(("dropout", "pdrop")) and isinstance(value, float):
+                setattr(holder, name, 0.0)
     return model

@@ -1,4 +1,9 @@
-"""TRL's DPOTrainer on the workload: at its defaults, and at the best that its options give on a CPU."""
+"""TRL's DPOTrainer on the workload: at its defaults, and at the best that its options give on a CPU.
+
+Its samplers cannot keep our order of examples, so the rows are laid out in that order and read one after the other; and
+because they cannot group preference pairs by length either, each global batch is laid out longest first. That is a
+favour: micro-batches hold pairs of similar length, as ours do.
+"""
 
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +19,15 @@ BEST = {"bf16": False, "gradient_checkpointing": False, "precompute_ref_log_prob
 
 
 def measure(
-    work: Workload, model: str, *, options: dict[str, Any], steps: int, warm: int, batch_size: int, seed: int
+    work: Workload,
+    model: str,
+    *,
+    options: dict[str, Any],
+    steps: int,
+    warm: int,
+    batch_size: int,
+    micro_batch_size: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Train for `steps` optimiser steps; the first `warm` are not timed. Loss of each step and first gradient norm."""
     from datasets import Dataset
@@ -23,7 +36,7 @@ def measure(
 
     # TRL appends EOS as text, so here special tokens must be read as such.
     tokenizer = AutoTokenizer.from_pretrained(work.folder / "tokenizer", split_special_tokens=False)
-    order = [i for step in range(steps) for i in batch_indices(len(work.texts), batch_size, step, seed)]
+    order = [i for step in range(steps) for i in _longest_first(work, batch_indices(len(work.texts), batch_size, step, seed))]
     rows = [_row(work.texts[i], tokenizer.bos_token) for i in order]
     with tempfile.TemporaryDirectory() as scratch:
         settings = DPOConfig(
@@ -32,13 +45,14 @@ def measure(
             beta=BETA,
             learning_rate=LEARNING_RATE,
             max_steps=steps,
-            per_device_train_batch_size=options.get("per_device_train_batch_size", batch_size),
-            train_sampling_strategy="sequential",  # the rows lie in the order that our loop draws them
+            per_device_train_batch_size=micro_batch_size,
+            gradient_accumulation_steps=batch_size // micro_batch_size,
+            train_sampling_strategy="sequential",
             logging_steps=1,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            **{key: value for key, value in options.items() if key != "per_device_train_batch_size"},
+            **options,
         )
         clock = Clock()
         clock.mark()
@@ -59,6 +73,11 @@ def measure(
         "losses": [row["loss"] for row in log],
         "grad_norm": log[0]["grad_norm"],
     }
+
+
+def _longest_first(work: Workload, indices: list[int]) -> list[int]:
+    longest = {i: len(example["prompt"]) + max(map(len, example["responses"][:2])) for i, example in enumerate(work.texts)}
+    return sorted(indices, key=lambda i: -longest[i])
 
 
 def _row(text: dict[str, Any], bos: str) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 forward_kl = KL(π*‖π̂) on samples of π*; reverse_kl = KL(π̂‖π*) and kl_to_prior = KL(π̂‖π₀) on samples of π̂; entropy =
 H(π̂); win_rate_prior and win_rate_reference = the known probability σ(γ·Δ log π*) that a sample of π̂ beats a sample of
-π₀, or the reference; reward = r̂; length in tokens; unfinished = share that filled its budget; distinct_2.
+π₀, or the reference; reward = r̂ above that of π₀'s samples of the prompt (r̂ has no zero of its own); length in tokens;
+unfinished = share that filled its budget; distinct_2.
 """
 
 from pathlib import Path
@@ -54,12 +55,15 @@ def _measurements(
     prompts = [codec.prompt(row["prompt"]) for row in rows]
     own = list(grouped(responses, "token_ids").values())
     of_target = tables.read_table(inputs["baselines"] / "target.parquet", tables.RESPONSES)
+    of_prior = tables.read_table(inputs["baselines"] / "prior.parquet", tables.RESPONSES)
+    prior_ids = list(grouped(of_prior, "token_ids").values())
     target_ids = list(grouped(of_target, "token_ids").values())
     scored = {
         "own": [torch.tensor(values) for values in grouped(responses, "logp").values()],
         "own_target": response_logps(models["target"], prompts, own, pad_id=codec.pad_id),
         "own_prior": response_logps(models["prior"], prompts, own, pad_id=codec.pad_id),
         "own_reward": response_rewards(models["reward"], prompts, own, pad_id=codec.pad_id),
+        "prior_reward": response_rewards(models["reward"], prompts, prior_ids, pad_id=codec.pad_id),
         "target": [torch.tensor(values) for values in grouped(of_target, "logp").values()],
         "target_policy": response_logps(models["policy"], prompts, target_ids, pad_id=codec.pad_id),
         "prior_target": _cached(inputs["baselines"] / "prior_scores.parquet"),
@@ -93,6 +97,6 @@ def _log_probability_metrics(of: dict[str, Tensor], gamma: float) -> dict[str, f
         "entropy": -of["own"],
         "win_rate_prior": win_rate(of["prior_target"]),
         "win_rate_reference": win_rate(of["reference_target"]),
-        "reward": of["own_reward"],
+        "reward": of["own_reward"] - of["prior_reward"].mean(),
     }
     return {name: float(value.double().mean()) for name, value in values.items()}

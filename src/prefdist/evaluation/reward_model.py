@@ -14,7 +14,7 @@ from prefdist.training import examples
 
 
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
-    """Writes calibration.parquet (a row a pair) and metrics.parquet (a row a pair and metric), all seeds.
+    """Writes calibration.parquet (a row a pair) and metrics.parquet (means over a prompt's pairs), all seeds.
 
     accuracy: the labelled winner has the higher reward. accuracy_known: the more probable winner has. kl_known:
     KL(known ‖ model) of the pair's two outcomes in nats. brier: squared error of the probability given to the label.
@@ -34,10 +34,15 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
             "kl_known": bradley_terry.kl(known.logit(), margin),
             "brier": (1 - margin.sigmoid()).square(),
         }
+        of_prompt: dict[str, list[int]] = {}
         for i, row in enumerate(rows):
-            identity = {"run": "reward_model", "seed": seed, "prompt_id": row["prompt_id"]}
-            metrics += [{**identity, "metric": name, "value": float(values[i])} for name, values in measured.items()]
+            of_prompt.setdefault(row["prompt_id"], []).append(i)
             probabilities = {"p_model": float(margin[i].sigmoid()), "p_known": row["p_chosen"]}
             pairs.append({"pair_id": row["pair_id"], "prompt_id": row["prompt_id"], **probabilities})
+        metrics += [
+            {"run": "reward_model", "seed": seed, "prompt_id": name, "metric": metric, "value": float(values[where].mean())}
+            for name, where in of_prompt.items()
+            for metric, values in measured.items()
+        ]
     tables.write_table(out / "metrics.parquet", metrics, tables.METRICS)
     tables.write_table(out / "calibration.parquet", pairs, tables.CALIBRATION)

@@ -224,7 +224,7 @@ def _frontier_points(axes: Axes, points: Sequence[tuple[str, Cell, Cell]], style
 
 
 def _frontier_prior(axes: Axes, prior: str, y: Cell) -> None:
-    _point(axes, 0.0, y["estimate"], _INK, "*", size=13, label=f"{prior} (prior)", yerr=_error(y))
+    _point(axes, 0.0, y["estimate"], _INK, "*", size=13, label=f"{prior} = π₀", yerr=_error(y))
 
 
 def _point(axes: Axes, x: float, y: float, colour: str, marker: str, *, size: float = 7, **options: Any) -> None:

@@ -8,7 +8,7 @@ POLICY = (
     MetricSpec("kl_to_prior", "KL(π̂‖π₀)", "nats"),
     MetricSpec("win_rate_prior", "win rate against π₀", "%", "higher", scale=100, decimals=1),
     MetricSpec("win_rate_reference", "win rate against references", "%", "higher", scale=100, decimals=1),
-    MetricSpec("reward", "learnt reward r̂", "", "higher"),
+    MetricSpec("reward", "learnt reward r̂ above π₀'s", "", "higher"),
     MetricSpec("entropy", "entropy H(π̂)", "nats"),
     MetricSpec("length", "length", "tokens", decimals=1),
     MetricSpec("unfinished", "no EOS", "%", scale=100, decimals=1),
