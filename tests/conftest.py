@@ -116,7 +116,7 @@ def _suite(root: Path) -> Suite:
             "objective": "reward_model",
             "optimisation": {"steps": 20, "batch_size": 8, "learning_rate": 1e-2},
         },
-        # No split of 7 examples is even: 3 + 3 + 1 in micro-batches, 4 and 3 in two processes.
+        # No split of 7 examples is even: 3 or fewer in micro-batches, 4 and 3 in two processes.
         "defaults": {"optimisation": {"steps": 8, "batch_size": 7, "micro_batch_size": 3, "learning_rate": 1e-3}},
         "runs": runs,
         "evaluation": {"prompts": 4, "samples": 2, "max_new_tokens": 8},

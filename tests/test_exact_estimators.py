@@ -21,9 +21,7 @@ def test_every_verdict_is_the_expected_one(rows: dict[tuple[str, str], dict[str,
 @pytest.mark.parametrize(
     "name", ["score function, same-t reward only", "k2 per token as a loss", "per-token categorical KL as a loss"]
 )
-def test_estimators_that_ignore_prefixes_are_one(
-    rows: dict[tuple[str, str], dict[str, float | str]], name: str
-) -> None:
+def test_estimators_that_ignore_prefixes_are_one(rows: dict[tuple[str, str], dict[str, float | str]], name: str) -> None:
     """papers/adl.md 4.2 gives these three one error: their expected gradients are the same."""
     same = rows["KL", "k2 per token as a loss"]
     assert rows["KL", name]["error_mean"] == pytest.approx(same["error_mean"], rel=1e-9)  # float64 sums of 15 terms

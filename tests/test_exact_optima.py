@@ -64,9 +64,7 @@ def test_tilt_keeps_zero_support_and_gradients() -> None:
         ([math.nan, 0.5], [0.0, 0.0], 1.0, 1.0, "log_ref must sum to one"),
     ],
 )
-def test_tilt_refuses(
-    log_ref: list[float], reward: list[float], temperature: float, ref_power: float, message: str
-) -> None:
+def test_tilt_refuses(log_ref: list[float], reward: list[float], temperature: float, ref_power: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tilt(torch.tensor(log_ref).log(), torch.tensor(reward), temperature=temperature, ref_power=ref_power)
 
@@ -186,9 +184,7 @@ def test_simpo_without_margin_matches_means_over_tokens(worlds: Worlds) -> None:
 @pytest.mark.parametrize(
     ("name", "changed"), [("pmle", {"beta": 0.02}), ("distill_kl_loss", {"beta": 0.02}), ("simpo", {"gamma": 0.5})]
 )
-def test_rows_without_a_closed_form_agree_with_a_direct_solution(
-    worlds: Worlds, name: str, changed: dict[str, float]
-) -> None:
+def test_rows_without_a_closed_form_agree_with_a_direct_solution(worlds: Worlds, name: str, changed: dict[str, float]) -> None:
     objective = load(name, changed)
     assert optimum(objective.row) is None
     assert total_variation(train(objective, worlds), solve_directly(objective.row, worlds)) <= EQUAL

@@ -81,9 +81,7 @@ RESPONSES = [[*ids, EOS] for ids in random_ids(5, 3, 1, seed=1)]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_sequence_logprobs_are_those_of_log_softmax(
-    model: Any, side: str, temperature: float, dtype: torch.dtype
-) -> None:
+def test_sequence_logprobs_are_those_of_log_softmax(model: Any, side: str, temperature: float, dtype: torch.dtype) -> None:
     model = model.to(dtype)
     ids, attention, mask = padded(PROMPTS, RESPONSES, side)
     found = sequence_logprobs(model, ids, attention, mask, temperature=temperature)
@@ -99,9 +97,7 @@ def test_padding_side_and_batch_size_do_not_matter(model: Any) -> None:
     left, right = (padded(PROMPTS, RESPONSES, side) for side in ("left", "right"))
     sums = [sequence_logprobs(model, *part).sum(-1) for part in (left, right)]
     torch.testing.assert_close(*sums, rtol=0, atol=TOLERANCE[torch.float64])
-    alone = [
-        sequence_logprobs(model, *padded([p], [y], "right")).sum(-1) for p, y in zip(PROMPTS, RESPONSES, strict=True)
-    ]
+    alone = [sequence_logprobs(model, *padded([p], [y], "right")).sum(-1) for p, y in zip(PROMPTS, RESPONSES, strict=True)]
     torch.testing.assert_close(sums[1], torch.cat(alone), rtol=0, atol=TOLERANCE[torch.float64])
 
 
@@ -119,9 +115,7 @@ def test_eos_counts_wherever_the_mask_says(model: Any) -> None:
     twice = [*body, EOS, EOS]
     ids, attention, mask = padded([prompt], [twice], "right")
     expected = naive(model, prompt, twice)
-    torch.testing.assert_close(
-        sequence_logprobs(model, ids, attention, mask)[0, len(prompt) :], expected, rtol=0, atol=1e-10
-    )
+    torch.testing.assert_close(sequence_logprobs(model, ids, attention, mask)[0, len(prompt) :], expected, rtol=0, atol=1e-10)
     mask[0, -1] = 0  # the first EOS alone, as the project's masks have it
     found = sequence_logprobs(model, ids, attention, mask)[0, len(prompt) :]
     torch.testing.assert_close(found[:-1], expected[:-1], rtol=0, atol=1e-10)

@@ -64,8 +64,7 @@ def test_losses_are_per_example(name: str) -> None:
     together = objective(logps, columns)
     assert together.shape == (3,)
     alone = [
-        objective({k: v[i : i + 1] for k, v in logps.items()}, {k: v[i : i + 1] for k, v in columns.items()})
-        for i in range(3)
+        objective({k: v[i : i + 1] for k, v in logps.items()}, {k: v[i : i + 1] for k, v in columns.items()}) for i in range(3)
     ]
     torch.testing.assert_close(together, torch.cat(alone), **EXACT)
 
@@ -229,9 +228,7 @@ def test_bradley_terry_jsd_is_symmetric_and_bounded() -> None:
     assert (jsd >= -1e-15).all()  # rounding of a difference of terms up to ln 2
     assert (jsd <= math.log(2) + 1e-15).all()
     far = torch.tensor([800.0], dtype=torch.float64)
-    torch.testing.assert_close(
-        bradley_terry.jsd(far, -far), torch.full((1,), math.log(2), dtype=torch.float64), **EXACT
-    )
+    torch.testing.assert_close(bradley_terry.jsd(far, -far), torch.full((1,), math.log(2), dtype=torch.float64), **EXACT)
     torch.testing.assert_close(bradley_terry.jsd(p, p), torch.zeros(100).double(), **EXACT)
 
 

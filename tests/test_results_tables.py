@@ -110,9 +110,7 @@ def test_compare_lists_what_changed(rows: list[dict[str, Any]], tmp_path: Path) 
     old, new = tmp_path / "old.csv", tmp_path / "new.csv"
     cells = main_table(rows, ["sft", "dpo"], [KL, WIN])
     write_csv(cells, old)
-    nearly = [
-        {**cell, "estimate": cell["low"], "low": 2 * cell["low"] - cell["high"], "high": cell["low"]} for cell in cells
-    ]
+    nearly = [{**cell, "estimate": cell["low"], "low": 2 * cell["low"] - cell["high"], "high": cell["low"]} for cell in cells]
     write_csv(nearly, new)
     assert compare(old, new) == []  # the intervals touch
     moved = {**cells[1], "estimate": 5.0, "low": 4.9, "high": 5.1}
@@ -136,10 +134,7 @@ def test_compare_takes_cells_without_interval_as_exact(tmp_path: Path) -> None:
 def test_terminal_table_fits_into_120_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     specs = [MetricSpec(f"m{i}", f"Some longer title {i}", "nats", "lower") for i in range(6)]
     rows = [
-        row
-        for run in ("distill_kl_reward", "dpo")
-        for spec in specs
-        for row in metric_rows(run, spec.key, 100.0, prompts=5)
+        row for run in ("distill_kl_reward", "dpo") for spec in specs for row in metric_rows(run, spec.key, 100.0, prompts=5)
     ]
     path = tmp_path / "t.csv"
     write_csv(main_table(rows, ["distill_kl_reward", "dpo"], specs), path)

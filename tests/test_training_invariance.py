@@ -16,10 +16,13 @@ import pytest
 import torch
 from accelerate import PartialState
 from conftest import RUNS, World, read_log
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
 from prefdist import artefacts, cli
+from prefdist.training.batch import Batch
 
 WORST, MEAN = 3e-4, 1e-6
 SAME_ROUNDING = {"step", "tokens", "response_tokens", "unfinished"}  # counts: exactly equal
@@ -42,9 +45,23 @@ def check_same(a: Path, b: Path) -> None:
         assert gap.mean() <= MEAN, name
 
 
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=30), size=st.integers(1, 12))
+def test_micro_batches_are_a_partition(lengths: list[int], size: int) -> None:
+    """Every example once, at most `size` of them together, the longest first; columns go with their examples."""
+    prompts = [[1] * length for length in lengths]
+    column = torch.arange(len(lengths)).unsqueeze(-1)
+    batch = Batch([str(i) for i in range(len(lengths))], prompts, [[[2]]] * len(lengths), {"scores": column})
+    parts = list(batch.micro_batches(size))
+    assert sorted(int(name) for part in parts for name in part.ids) == list(range(len(lengths)))
+    assert all(1 <= len(part) <= size for part in parts)
+    assert [length for part in parts for length in part.lengths()] == sorted(batch.lengths(), reverse=True)
+    assert [int(name) for part in parts for name in part.ids] == [int(v) for part in parts for v in part.columns["scores"]]
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_micro_batches(run: str, world: World, tmp_path: Path) -> None:
-    """7 examples whole, as 3 + 3 + 1, as 5 + 2 and one at a time."""
+    """7 examples whole, at most 3 and 5 at once, and one at a time."""
     world.train(run, tmp_path / "whole", micro_batch_size=8)
     for size in (1, 3, 5):
         world.train(run, tmp_path / str(size), micro_batch_size=size)
@@ -74,7 +91,7 @@ def free_port() -> int:
 
 @pytest.mark.parametrize("run", ["dpo", "pmle", "reverse_kl_ppo", "scorer"])
 def test_two_processes(run: str, world: World, tmp_path: Path, processes: ForkServerContext) -> None:
-    """`prefdist make` in two processes, with 4 and 3 of the examples, in micro-batches of 3 + 1 and 3; then in one."""
+    """`prefdist make` in two processes, with 4 and 3 of the examples, so 2 micro-batches against 1; then in one."""
     artefact = world.artefacts[f"{run}-seed0"]
     out = world.root / artefact.path
     port, arguments = free_port(), ["make", str(artefact.path), "--suite", "tiny"]

@@ -91,9 +91,7 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def compare(
-    model: nn.Module, theirs: Callable[[int], Tensor], ours: Callable[[Any], Tensor], *, single: bool = False
-) -> None:
+def compare(model: nn.Module, theirs: Callable[[int], Tensor], ours: Callable[[Any], Tensor], *, single: bool = False) -> None:
     """`ours` gives losses [1] from one packed row, `theirs` the loss of the example with that index."""
     for index, (prompt, chosen, rejected) in enumerate(EXAMPLES):
         packed = pack([prompt], [[chosen] if single else [chosen, rejected]], pad_id=PAD)
@@ -117,9 +115,7 @@ PAIR = {"prompt": "w5 w6", "chosen": " w8 w9", "rejected": " w10"}
 
 def preference_batch(made: Any, index: int) -> dict[str, Tensor]:
     prompt, chosen, rejected = EXAMPLES[index]
-    batch: dict[str, Tensor] = made.data_collator(
-        [{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}]
-    )
+    batch: dict[str, Tensor] = made.data_collator([{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}])
     return batch
 
 

@@ -28,9 +28,7 @@ def _environment(checkout: Path) -> dict[str, str]:
 
 def _snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["snakemake", "--cores", "2", *arguments]
-    return subprocess.run(
-        command, cwd=checkout, env=_environment(checkout), capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, cwd=checkout, env=_environment(checkout), capture_output=True, text=True, check=False)
 
 
 def _planned(checkout: Path) -> set[str]:
@@ -95,7 +93,9 @@ def test_a_change_of_one_row_or_run_reruns_that_run(checkout):
 
 
 def test_a_new_run_costs_its_own_training_and_evaluation(checkout):
-    _edit(checkout / "workflow/suites/smoke.yaml", "  dpo: {objective: dpo}", "  dpo: {objective: dpo}\n  ipo: {objective: ipo}")
+    _edit(
+        checkout / "workflow/suites/smoke.yaml", "  dpo: {objective: dpo}", "  dpo: {objective: dpo}\n  ipo: {objective: ipo}"
+    )
     assert _planned(checkout) == {"train/ipo-seed0", "train/ipo-seed1", "evaluate/ipo", "results"}
 
 

@@ -148,6 +148,8 @@ class Suite(Strict):
                 raise ValueError(f"runs.{name}: objective {run.objective} samples from the policy; give rollouts")
             if run.rollouts is not None and regulariser is not None and run.rollouts.minibatches * run.rollouts.epochs > 1:
                 raise ValueError(f"runs.{name}: the KL regulariser is on-policy; minibatches and epochs must be 1")
+            if on_policy and run.lora is not None and run.lora.lora_dropout:
+                raise ValueError(f"runs.{name}: lora.lora_dropout would change the policy that samples; set it to 0")
         return self
 
 

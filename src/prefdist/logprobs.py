@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from prefdist.tokens import Packed
 
-CHUNK_ELEMENTS = 1 << 23
-"""Logits held at once (32 MiB in float32): large enough to keep matrix products busy, small beside any model."""
+CHUNK_ELEMENTS = 1 << 24
+"""Logits held at once (64 MiB in float32): large enough to keep matrix products busy, small beside any model. Not less:
+glibc keeps blocks below 32 MiB in a heap that fragments, which at a vocabulary of 50 000 grew by 1.5 GB."""
 
 
 def sequence_logprobs(

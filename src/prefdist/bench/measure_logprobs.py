@@ -30,9 +30,10 @@ def measure(method: str, vocabulary: int, tokens: int, hidden: int) -> dict[str,
     clock = Clock()
     clock.mark()
     logps = compute(head, states, targets)
-    logps.sum().backward()
+    total = logps.sum()
+    total.backward()
     clock.mark()
-    return {**clock.between(0, 1), "peak_growth_mib": peak_memory() - before, "sum": float(logps.sum())}
+    return {**clock.between(0, 1), "peak_growth_mib": peak_memory() - before, "sum": float(total.detach())}
 
 
 def available() -> list[str]:

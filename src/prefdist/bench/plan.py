@@ -42,7 +42,9 @@ PAIRS = [
     _own("prefdist", "our loop at its defaults", 2, True),
     _trl("trl_best", "DPOTrainer: float32, no gradient checkpointing, precomputed reference", BEST, BATCH_SIZE),
     _trl("trl_sorted", "the same, micro-batches of 8, its rows sorted by hand so that each has similar lengths", BEST, 8),
-    _trl("trl_default", "DPOTrainer as it comes: bf16 autocast, gradient checkpointing, reference in every step", {}, BATCH_SIZE),
+    _trl(
+        "trl_default", "DPOTrainer as it comes: bf16 autocast, gradient checkpointing, reference in every step", {}, BATCH_SIZE
+    ),
 ]
 RANKINGS = [
     _own("prefdist_n4", "Plackett-Luce over 4 responses, the prompt once", 4, True),

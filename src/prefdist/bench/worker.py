@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from prefdist.bench import measure_logprobs, measure_own, workload
+from prefdist.bench import measure_logprobs, measure_own, measure_trl, profile, workload
 from prefdist.bench.clock import peak_memory
 
 THREADS = 2
@@ -21,13 +21,8 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     if kind == "logprobs":
         return measure_logprobs.measure(**options)
     work = workload.load(Path(spec["folder"]))
-    if kind == "own":
-        result = measure_own.measure(work, spec["model"], **options)
-    else:
-        from prefdist.bench import measure_trl  # needs the optional TRL
-
-        result = measure_trl.measure(work, spec["model"], **options)
-    return {**result, "peak_mib": peak_memory()}
+    measure = {"own": measure_own.measure, "trl": measure_trl.measure, "profile": profile.measure}[kind]
+    return {**measure(work, spec["model"], **options), "peak_mib": peak_memory()}
 
 
 if __name__ == "__main__":
