@@ -46,8 +46,9 @@ def _log_softmax(head: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 def _linear_cross_entropy(head: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
-    fused: Any = F.linear_cross_entropy  # type: ignore[attr-defined]  # torch 2.13 and newer
-    options: Any = nn.LinearCrossEntropyOptions()  # type: ignore[attr-defined]
+    """In torch from 2.13 on."""
+    fused: Any = F.linear_cross_entropy
+    options: Any = nn.LinearCrossEntropyOptions()
     losses: Tensor = fused(hidden, head.weight, targets, reduction="none", options=options)
     return -losses
 

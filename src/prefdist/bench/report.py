@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from prefdist.artefacts import environment
+from prefdist.bench.measure_own import LEARNING_RATE
 from prefdist.bench.plan import BATCH_SIZE, LOGPROBS, PAIRS, RANKINGS, STEPS, WARM
 from prefdist.bench.worker import THREADS
 from prefdist.bench.workload import Workload
@@ -57,15 +58,17 @@ def _introduction(work: Workload, rounds: int) -> str:
     responses = sorted(len(y) for ys in batch.responses for y in ys)
     return f"""# Training speed and memory
 
-Again: `make bench` (`prefdist bench --rounds {rounds}`). Every line is the median [smallest, largest] of {rounds} rounds; each
-measurement is a fresh process with {THREADS} threads on the CPU, and the programs take turns. Memory is the peak resident memory
-of the whole process (VmHWM). CPU time counts all threads, and their waiting for one another on a busy machine too.
+Again: `make bench` (`prefdist bench --rounds {rounds}`). Every line is the median [smallest, largest] of {rounds} rounds.
+Each measurement is a fresh process with {THREADS} threads on the CPU, and the programs take turns. Memory is the peak
+resident memory of the whole process (VmHWM). CPU time counts all threads, and, on a busy machine, their waiting for one
+another too.
 
-All do the same work: {STEPS} steps of DPO (the first {WARM} not timed) on {len(batch)} pairs, {BATCH_SIZE} a step, the same
-Llama weights, order of examples, optimiser (AdamW, 3e-4, linear) and token ids. Prompts are functions of the standard library,
-{_spread(prompts)} tokens (smallest, median, largest); responses are summary lines, {_spread(responses)}. A token counts once for
-every row that TRL puts it into, padding never: each prompt with its chosen and with its rejected response. Computing
-the reference beforehand is not timed ("prepare" below shows it; for trl_default it happens in every step).
+All do the same work: {STEPS} steps of DPO (the first {WARM} not timed) on {len(batch)} pairs, {BATCH_SIZE} a step, with
+the same Llama weights, order of examples, optimiser (AdamW, {LEARNING_RATE}, linear) and token ids. Prompts are functions
+of the standard library, {_spread(prompts)} tokens (smallest, median, largest); responses are summary lines,
+{_spread(responses)}. Padding is not counted, and a token counts once for every row that TRL puts it into: each prompt
+with its chosen and with its rejected response. The time to compute the reference beforehand is apart ("prepare", which
+also loads TRL's trainer); trl_default has it in every step instead.
 
 """
 

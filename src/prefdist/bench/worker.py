@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from prefdist.bench.clock import peak_memory
 THREADS = 2
 """Of both sides; the environment of the process sets the same number for libraries that read it at their start."""
 
+TRAININGS: dict[str, Callable[..., dict[str, Any]]] = {
+    "own": measure_own.measure,
+    "trl": measure_trl.measure,
+    "profile": profile.measure,
+}
+
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
     """The measurement that `spec` asks for, and the peak memory of the process that made it."""
@@ -21,8 +28,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     if kind == "logprobs":
         return measure_logprobs.measure(**options)
     work = workload.load(Path(spec["folder"]))
-    measure = {"own": measure_own.measure, "trl": measure_trl.measure, "profile": profile.measure}[kind]
-    return {**measure(work, spec["model"], **options), "peak_mib": peak_memory()}
+    return {**TRAININGS[kind](work, spec["model"], **options), "peak_mib": peak_memory()}
 
 
 if __name__ == "__main__":

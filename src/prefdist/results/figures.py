@@ -148,7 +148,7 @@ def learning_curves(curves: Sequence[Mapping[str, Any]], families: Mapping[str, 
         for axes in panels[: len(shown)]:
             label_line_ends(axes)
         figure.supxlabel("training step", fontsize=9)
-        figure.supylabel("forward KL(target‖policy) (nats)", fontsize=9)
+        figure.supylabel("forward KL(target‖policy) (nats)", fontsize=9, x=0.08 / width)
         _save(figure, out)
     return figure
 

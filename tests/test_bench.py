@@ -1,0 +1,97 @@
+"""The bench compares programs that do the same work, and refuses to report when they do not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefdist.bench import measure_logprobs, measure_own, measure_trl, profile, report, stage, workload
+from prefdist.errors import UserError
+from prefdist.training.batch import PASS_TOKENS, Batch
+
+COMMON: dict[str, Any] = {"steps": 3, "warm": 1, "batch_size": 8, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> workload.Workload:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workload, "_PACKAGES", ("json", "logging"))
+        patch.setattr(workload, "VOCABULARY", 320)
+        patch.setattr(workload, "EXAMPLES", 24)
+        folder = tmp_path_factory.mktemp("work")
+        workload.create(folder, ["tiny"])
+        return workload.load(folder)
+
+
+def own(work: workload.Workload, responses: int, shared: bool, micro_batch_size: int = 8) -> dict[str, Any]:
+    options = {"responses": responses, "shared": shared, "micro_batch_size": micro_batch_size}
+    return measure_own.measure(work, "tiny", **options, **COMMON)
+
+
+def as_row(system: str, found: dict[str, Any]) -> dict[str, Any]:
+    return {"system": system, "model": "tiny", "round": 0, **found}
+
+
+def test_examples_are_distinct_and_counted_as_rows_of_one_response(work: workload.Workload) -> None:
+    batch = work.batch(workload.RESPONSES)
+    assert len(batch) == 24
+    assert all(len(set(text["responses"])) == workload.RESPONSES for text in work.texts)
+    assert max(map(len, batch.prompts)) <= workload.LONGEST_PROMPT
+    alone = sum(len(prompt) + len(y) for prompt, ys in zip(batch.prompts, batch.responses, strict=True) for y in ys)
+    assert sum(workload.useful_tokens(batch)) == alone
+
+
+def test_a_row_a_response_trains_as_shared_rows_do(work: workload.Workload) -> None:
+    rows = [as_row("prefdist_n4", own(work, 4, True)), as_row("prefdist_n4_unshared", own(work, 4, False))]
+    loss, norm = report.gaps(rows, "prefdist_n4", "prefdist_n4_unshared")
+    assert loss < 1e-5 and norm < 1e-4
+
+
+def test_other_work_is_refused(work: workload.Workload) -> None:
+    found = own(work, 2, True)
+    rows = [as_row("prefdist", found), as_row("trl_best", {**found, "grad_norm": 4 * found["grad_norm"]})]
+    with pytest.raises(UserError, match="prefdist and trl_best did not do the same work"):
+        stage.check_same_work(rows)
+
+
+@pytest.mark.parametrize("method", measure_logprobs.available())
+def test_methods_find_the_same_log_probabilities(method: str) -> None:
+    size = {"vocabulary": 50, "tokens": 40, "hidden": 8}
+    found = measure_logprobs.measure(method, **size)
+    assert found["sum"] == pytest.approx(measure_logprobs.measure("log_softmax", **size)["sum"], rel=1e-5)
+
+
+def test_the_profile_names_every_part(work: workload.Workload) -> None:
+    found = profile.measure(work, "tiny", **COMMON)
+    assert {"backbone forward", "backward", "clipping and optimiser"} <= set(found["milliseconds"])
+    assert sum(found["kernel_share"].values()) == pytest.approx(1.0)
+
+
+def test_without_trl_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"TRL is not installed.*prefdist\[oracle\]"):
+        stage.bench(1)
+
+
+def test_micro_batches_are_cut_where_that_saves_more_than_a_pass() -> None:
+    def parts(lengths: list[int], size: int) -> list[list[int]]:
+        batch = Batch([str(i) for i in lengths], [[1] * (length - 1) for length in lengths], [[[2]] for _ in lengths])
+        return [micro.lengths() for micro in batch.micro_batches(size)]
+
+    ragged = [PASS_TOKENS + 20, 10, 20]
+    assert parts(ragged, 4) == [[PASS_TOKENS + 20], [20, 10]]
+    assert parts([30, 10, 20], 4) == [[30, 20, 10]]
+    assert parts([10] * 10, 4) == [[10] * 4, [10] * 4, [10] * 2]
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_trl_does_the_same_work(work: workload.Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trl")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    rows = [as_row("prefdist", own(work, 2, True))]
+    for name, size in (("trl_best", 8), ("trl_sorted", 4)):
+        found = measure_trl.measure(work, "tiny", options=measure_trl.BEST, micro_batch_size=size, **COMMON)
+        rows.append(as_row(name, found))
+        loss, norm = report.gaps(rows, "prefdist", name)
+        assert loss < 1e-5 and norm < 1e-4
