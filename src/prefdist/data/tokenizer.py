@@ -36,7 +36,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> None:
     )
     tokenizer.train_from_iterator(texts, trainer)
     pad, bos, eos = SPECIAL_TOKENS
-    wrapped: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    wrapped: Any = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=pad,
         bos_token=bos,
