@@ -37,8 +37,10 @@ def _planned(checkout: Path) -> set[str]:
     assert shown.returncode == 0, shown.stdout + shown.stderr
     output = shown.stdout + shown.stderr
     outputs = re.findall(r"^    output: (.*)$", output, flags=re.MULTILINE)
-    names = {re.sub(r"^artefacts/(.*)-[0-9a-f]{10}$", r"\1", name.split(",")[0]) for name in outputs}
-    return {"results" if name.startswith("results/") else name for name in names}
+    names = {re.sub(r"^artefacts/(.*)-[0-9a-f]{10}(/.*)?$", r"\1", name.split(",")[0]) for name in outputs}
+    names = {"publish" if name.startswith("results/") else name for name in names}
+    assert ("publish" in names) == ("results/smoke" in names)
+    return {"results" if name == "results/smoke" else name for name in names} - {"publish"}
 
 
 def _edit(file: Path, old: str, new: str) -> None:
@@ -97,6 +99,14 @@ def test_a_new_run_costs_its_own_training_and_evaluation(checkout):
         checkout / "workflow/suites/smoke.yaml", "  dpo: {objective: dpo}", "  dpo: {objective: dpo}\n  ipo: {objective: ipo}"
     )
     assert _planned(checkout) == {"train/ipo-seed0", "train/ipo-seed1", "evaluate/ipo", "results"}
+
+
+def test_committed_tables_are_not_taken_for_a_run(finished, tmp_path):
+    """A fresh clone has the tables of results/ without their markers: everything is to be made."""
+    clone = _copy(tmp_path)
+    shutil.copytree(finished / "results", clone / "results", ignore=shutil.ignore_patterns(".published*"))
+    planned = _planned(clone)
+    assert {"text/stdlib", "train/prior", "train/dpo-seed0", "results"} <= planned
 
 
 def test_a_broken_suite_starts_nothing(checkout):

@@ -32,6 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--suite", required=True)
     make.set_defaults(call=_make)
 
+    copy = commands.add_parser("publish", help="copy a suite's finished tables and figures to results/<suite>/<version>")
+    copy.add_argument("suite")
+    copy.set_defaults(call=_publish)
+
     listing = commands.add_parser("plan", help="list a suite's artefacts, each with its inputs")
     listing.add_argument("suite")
     listing.set_defaults(call=_plan)
@@ -81,6 +85,17 @@ def _make(options: argparse.Namespace) -> None:
     )
 
 
+def _publish(options: argparse.Namespace) -> None:
+    from prefdist.artefacts import publish
+    from prefdist.config import load_suite
+    from prefdist.paths import project_root
+    from prefdist.plan import plan
+
+    root = project_root()
+    made = plan(load_suite(options.suite, root))
+    publish(root / made.final.path, root / made.results, made.published.name)
+
+
 def _plan(options: argparse.Namespace) -> None:
     from prefdist.config import load_suite
     from prefdist.paths import project_root
@@ -109,7 +124,7 @@ def _demo(options: argparse.Namespace) -> int:
     from prefdist.plan import plan
 
     root = project_root()
-    folder = root / plan(load_suite(options.suite, root)).final.path
+    folder = root / plan(load_suite(options.suite, root)).results
     base = [sys.executable, "-m", "snakemake", "--cores", str(options.cores)]
     # A run that was killed leaves a lock and incomplete outputs behind; both are mended before the next one.
     subprocess.run([*base, "--unlock", "--quiet", "all"], cwd=root, check=False, capture_output=True)

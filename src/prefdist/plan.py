@@ -40,7 +40,6 @@ class Artefact:
     spec: dict[str, Any]
     inputs: dict[str, "Artefact"] = field(default_factory=dict)
     code: tuple[str, ...] = ()
-    folder: Path | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -53,7 +52,7 @@ class Artefact:
 
     @property
     def path(self) -> Path:
-        return self.folder or ARTEFACTS / self.stage / f"{self.name}-{self.digest}"
+        return ARTEFACTS / self.stage / f"{self.name}-{self.digest}"
 
     @property
     def code_digest(self) -> str:
@@ -61,10 +60,10 @@ class Artefact:
 
 
 class Plan:
-    """All artefacts of a suite. `final` is the last one; everything else is reached from it."""
+    """All artefacts of a suite. `final` is the last one, from which all others are reached; it is published in `results`."""
 
-    def __init__(self, final: Artefact) -> None:
-        self.final = final
+    def __init__(self, final: Artefact, results: Path) -> None:
+        self.final, self.results = final, results
         self.artefacts: dict[str, Artefact] = {}
         waiting = [final]
         while waiting:
@@ -73,17 +72,23 @@ class Plan:
                 self.artefacts[str(artefact.path)] = artefact
                 waiting += artefact.inputs.values()
 
+    @property
+    def published(self) -> Path:
+        """Marks that the final artefact lies in `results`. Not in git: a fresh clone has results, but has run nothing."""
+        return self.results / f".published-{self.final.digest}"
+
     def of_stage(self, stage: str) -> list[Artefact]:
         return [artefact for artefact in self.artefacts.values() if artefact.stage == stage]
 
 
 def plan(suite: Suite | ExactSuite) -> Plan:
     """The artefacts of a suite."""
+    results = RESULTS / suite.suite / suite.version
     if isinstance(suite, ExactSuite):
         spec = suite.model_dump(exclude={"suite", "version"})
         code = tuple(FAMILIES.values())
-        return Plan(Artefact("exact", "exact", spec, {}, code, folder=RESULTS / suite.suite / suite.version))
-    return Plan(_Testbed(suite).results())
+        return Plan(Artefact("exact", "exact", spec, {}, code), results)
+    return Plan(_Testbed(suite).results(), results)
 
 
 class _Testbed:
@@ -179,7 +184,7 @@ class _Testbed:
         inputs["calibration"] = Artefact("calibrate", "reward_model", {"seeds": suite.seeds}, calibration)
         families = {"prior": "π₀"} | {name: _family(run) for name, run in suite.runs.items()}
         spec = {"suite": suite.suite, "seeds": suite.seeds, "runs": list(families), "families": families}
-        return Artefact("results", suite.suite, spec, inputs, folder=RESULTS / suite.suite / suite.version)
+        return Artefact("results", suite.suite, spec, inputs)
 
 
 def _family(run: Run) -> str:

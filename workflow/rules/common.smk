@@ -18,8 +18,8 @@ SUITE_OF = {path: name for name, made in PLANS.items() for path in made.artefact
 
 
 def finals(suite):
-    """What a suite ends with."""
-    return f"{PLANS[suite].final.path}/provenance.json"
+    """What a suite ends with: its tables and figures in results/."""
+    return str(PLANS[suite].published)
 
 
 def inputs(stage):
@@ -37,14 +37,7 @@ def suite(stage):
 
 
 def _artefact(stage, wildcards):
-    folder = (
-        f"results/{wildcards.suite}/{wildcards.version}"
-        if stage in FINAL_STAGES
-        else f"artefacts/{stage}/{wildcards.name}"
-    )
+    folder = f"artefacts/{stage}/{wildcards.name}"
     if folder not in ARTEFACTS:
         raise WorkflowError(f"{folder} is not planned by any suite; `prefdist plan <suite>` lists what is")
     return ARTEFACTS[folder]
-
-
-FINAL_STAGES = {"results", "exact"}

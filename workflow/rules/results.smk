@@ -2,29 +2,39 @@ rule results:
     input:
         inputs("results"),
     output:
-        "results/{suite}/{version}/provenance.json",
-        "results/{suite}/{version}/metrics.parquet",
-        report("results/{suite}/{version}/table.csv", caption="../report/table.rst", category="Tables"),
-        report("results/{suite}/{version}/table.md", caption="../report/table.rst", category="Tables"),
-        report("results/{suite}/{version}/reward_model.csv", caption="../report/reward_model.rst", category="Tables"),
-        report("results/{suite}/{version}/cost.csv", caption="../report/cost.rst", category="Tables"),
-        report("results/{suite}/{version}/samples.md", caption="../report/samples.rst", category="Text"),
-        report("results/{suite}/{version}/data_card.md", caption="../report/data_card.rst", category="Text"),
-        report("results/{suite}/{version}/kl_frontier.svg", caption="../report/kl_frontier.rst", category="Figures"),
+        "artefacts/results/{name}/provenance.json",
+        "artefacts/results/{name}/metrics.parquet",
+        report("artefacts/results/{name}/table.csv", caption="../report/table.rst", category="Tables"),
+        report("artefacts/results/{name}/table.md", caption="../report/table.rst", category="Tables"),
+        report("artefacts/results/{name}/reward_model.csv", caption="../report/reward_model.rst", category="Tables"),
+        report("artefacts/results/{name}/cost.csv", caption="../report/cost.rst", category="Tables"),
+        report("artefacts/results/{name}/samples.md", caption="../report/samples.rst", category="Text"),
+        report("artefacts/results/{name}/data_card.md", caption="../report/data_card.rst", category="Text"),
+        report("artefacts/results/{name}/kl_frontier.svg", caption="../report/kl_frontier.rst", category="Figures"),
         report(
-            "results/{suite}/{version}/learning_curves.svg",
+            "artefacts/results/{name}/learning_curves.svg",
             caption="../report/learning_curves.rst",
             category="Figures",
         ),
-        report("results/{suite}/{version}/win_rates.svg", caption="../report/win_rates.rst", category="Figures"),
-        report("results/{suite}/{version}/reliability.svg", caption="../report/reliability.rst", category="Figures"),
+        report("artefacts/results/{name}/win_rates.svg", caption="../report/win_rates.rst", category="Figures"),
+        report("artefacts/results/{name}/reliability.svg", caption="../report/reliability.rst", category="Figures"),
     log:
-        "logs/results/{suite}-{version}.log",
-    wildcard_constraints:
-        suite="(?!exact)[^/]+",
+        "logs/results/{name}.log",
     threads: 1
     params:
         code=code("results"),
         suite=suite("results"),
     shell:
-        "prefdist make results/{wildcards.suite}/{wildcards.version} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/results/{wildcards.name} --suite {params.suite} 2> {log}"
+
+
+rule publish:
+    input:
+        lambda wildcards: f"{PLANS[wildcards.suite].final.path}/provenance.json",
+    output:
+        touch("results/{suite}/{version}/.published-{digest}"),
+    log:
+        "logs/publish/{suite}-{version}-{digest}.log",
+    localrule: True
+    shell:
+        "prefdist publish {wildcards.suite} 2> {log}"

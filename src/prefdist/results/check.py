@@ -14,7 +14,7 @@ from prefdist.results.tables import compare
 def check_results(suite: str) -> int:
     """0 when every interval overlaps the committed one, 1 otherwise, with a sentence on each cell that does not."""
     root = project_root()
-    folder = plan(load_suite(suite, root)).final.path
+    folder = plan(load_suite(suite, root)).results
     problems = []
     with tempfile.TemporaryDirectory() as temporary:
         for file in sorted((root / folder).glob("*.csv")):
