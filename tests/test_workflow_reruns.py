@@ -32,15 +32,16 @@ def _snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def _planned(checkout: Path) -> set[str]:
-    """Names of the artefacts that a run would make, digests cut off: {"train/dpo-seed0", …, "results"}."""
+    """Names of the artefacts that a run would make, digests cut off: {"train/dpo-seed0", …, "results/smoke"}."""
     shown = _snakemake(checkout, "-n", "smoke")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     output = shown.stdout + shown.stderr
     outputs = re.findall(r"^    output: (.*)$", output, flags=re.MULTILINE)
-    names = {re.sub(r"^artefacts/(.*)-[0-9a-f]{10}(/.*)?$", r"\1", name.split(",")[0]) for name in outputs}
-    names = {"publish" if name.startswith("results/") else name for name in names}
-    assert ("publish" in names) == ("results/smoke" in names)
-    return {"results" if name == "results/smoke" else name for name in names} - {"publish"}
+    published = {name for name in outputs if name.startswith("results/")}
+    made = set(outputs) - published
+    names = {re.sub(r"^artefacts/(.*)-[0-9a-f]{10}(/.*)?$", r"\1", name.split(",")[0]) for name in made}
+    assert bool(published) == ("results/smoke" in names)
+    return names
 
 
 def _edit(file: Path, old: str, new: str) -> None:
@@ -81,11 +82,11 @@ def test_nothing_to_do_after_a_run_nor_after_a_readme_or_comment_edit(checkout):
 def test_a_change_in_one_family_reruns_its_trainings_and_what_follows(checkout):
     _edit(checkout / "src/prefdist/objectives/policy_gradient.py", "ratio.clamp(1 - row.clip", "ratio.clamp(0.9 - row.clip")
     methods = {f"train/{name}-seed{seed}" for name in ("reverse_kl_ppo", "pmle") for seed in (0, 1)}
-    assert _planned(checkout) == methods | {"evaluate/reverse_kl_ppo", "evaluate/pmle", "results"}
+    assert _planned(checkout) == methods | {"evaluate/reverse_kl_ppo", "evaluate/pmle", "results/smoke"}
 
 
 def test_a_change_of_one_row_or_run_reruns_that_run(checkout):
-    dpo = {"train/dpo-seed0", "train/dpo-seed1", "evaluate/dpo", "results"}
+    dpo = {"train/dpo-seed0", "train/dpo-seed1", "evaluate/dpo", "results/smoke"}
     _edit(checkout / "workflow/objectives/dpo.yaml", "beta: 0.", "beta: 1.")
     assert _planned(checkout) == dpo
     _edit(checkout / "workflow/objectives/dpo.yaml", "beta: 1.", "beta: 0.")
@@ -98,7 +99,7 @@ def test_a_new_run_costs_its_own_training_and_evaluation(checkout):
     _edit(
         checkout / "workflow/suites/smoke.yaml", "  dpo: {objective: dpo}", "  dpo: {objective: dpo}\n  ipo: {objective: ipo}"
     )
-    assert _planned(checkout) == {"train/ipo-seed0", "train/ipo-seed1", "evaluate/ipo", "results"}
+    assert _planned(checkout) == {"train/ipo-seed0", "train/ipo-seed1", "evaluate/ipo", "results/smoke"}
 
 
 def test_committed_tables_are_not_taken_for_a_run(finished, tmp_path):
@@ -106,7 +107,7 @@ def test_committed_tables_are_not_taken_for_a_run(finished, tmp_path):
     clone = _copy(tmp_path)
     shutil.copytree(finished / "results", clone / "results", ignore=shutil.ignore_patterns(".published*"))
     planned = _planned(clone)
-    assert {"text/stdlib", "train/prior", "train/dpo-seed0", "results"} <= planned
+    assert {"text/stdlib", "train/prior", "train/dpo-seed0", "results/smoke"} <= planned
 
 
 def test_a_broken_suite_starts_nothing(checkout):
