@@ -60,7 +60,7 @@ oracle: $(VENV)/.oracle ## compare with TRL, installing it first
 exact: setup ## the exact worlds: every theory table
 	$(BIN)/snakemake exact
 
-bench: $(VENV)/.oracle ## speed and memory, TRL beside it
+bench: $(VENV)/.oracle ## speed and memory, TRL beside it; cost of exact divergences
 	$(BIN)/prefdist bench
 
 lint: setup ## what the pre-commit hooks run

@@ -30,10 +30,28 @@ rule smoke:
         finals("smoke"),
 
 
+rule pad_testbed:
+    input:
+        finals("pad_testbed"),
+
+
+rule pad_smoke:
+    input:
+        finals("pad_smoke"),
+
+
+rule pad:
+    input:
+        finals("pad"),
+
+
 localrules:
     testbed,
     exact,
     smoke,
+    pad_testbed,
+    pad_smoke,
+    pad,
 
 
 include: "workflow/rules/text.smk"  # documented functions of the standard library, tokenizer, data card
@@ -41,4 +59,6 @@ include: "workflow/rules/train.smk"  # π*, π₀, reward models and every metho
 include: "workflow/rules/preferences.smk"  # pairs from π₀ labelled by π*; their log-probabilities under π₀
 include: "workflow/rules/evaluate.smk"  # baselines, reward-model calibration, policies against the known target
 include: "workflow/rules/results.smk"  # tables, figures, manifest
+include: "workflow/rules/teacher.smk"  # a student's responses, a teacher's scores and answers; models and prompts of the hub
+include: "workflow/rules/distillation.smk"  # students against their teacher; one target an ablation: pad_testbed_alpha, ...
 include: "workflow/rules/exact.smk"  # enumerable worlds: optima and gradient estimators

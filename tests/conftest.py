@@ -16,19 +16,26 @@ import yaml
 from torch import Tensor
 
 from prefdist import artefacts
-from prefdist.config import Suite, load_suite
+from prefdist.config import Suite
 from prefdist.data import tables
 from prefdist.data.stdlib import Extraction, extract
 from prefdist.data.tokenizer import train_tokenizer
 from prefdist.models import load_policy, load_scorer
 from prefdist.objectives.registry import ROWS_FOLDER, read_row
 from prefdist.plan import STAGES, Artefact, plan
+from prefdist.suites import load_suite
 from prefdist.tokens import TextCodec
 
 torch.set_num_threads(1)  # so that a reduction adds in one order, and neighbours on the machine are left alone
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
 
-OBJECTIVES = sorted(file.stem for file in ROWS_FOLDER.glob("*.yaml"))
+
+def _of_pairs(row: Any) -> bool:
+    """Whether a testbed suite can run it: the others learn from a teacher, or from longer lists."""
+    return row.family != "token_distillation" and getattr(row, "model", "bradley_terry") == "bradley_terry"
+
+
+OBJECTIVES = sorted(file.stem for file in ROWS_FOLDER.glob("*.yaml") if _of_pairs(read_row(file)))
 # The suite's own reward model is an input of the others; `scorer` is one that tests may train again.
 RUNS = sorted({*OBJECTIVES, "dpo_lora", "scorer"} - {"reward_model"})
 LIBRARY_FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}

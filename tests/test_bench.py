@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from prefdist.bench import measure_logprobs, measure_own, measure_trl, profile, report, stage, workload
+from prefdist.bench import (
+    divergences,
+    measure_divergences,
+    measure_logprobs,
+    measure_own,
+    measure_trl,
+    profile,
+    report,
+    stage,
+    workload,
+)
 from prefdist.errors import UserError
 from prefdist.training.batch import PASS_TOKENS, Batch
 
@@ -82,6 +92,32 @@ def test_micro_batches_are_cut_where_that_saves_more_than_a_pass() -> None:
     assert parts(ragged, 4) == [[PASS_TOKENS + 20], [20, 10]]
     assert parts([30, 10, 20], 4) == [[30, 20, 10]]
     assert parts([10] * 10, 4) == [[10] * 4, [10] * 4, [10] * 2]
+
+
+def test_the_cost_of_divergences_is_tabled_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = divergences.run
+
+    def run(spec: dict[str, Any], result: Path) -> dict[str, Any]:
+        if spec["measure"] == "matmul_rate":
+            return fresh(spec, result)
+        return measure_divergences.MEASURES[spec["measure"]](**{key: spec[key] for key in spec if key != "measure"})
+
+    monkeypatch.setattr(divergences, "run", run)
+    monkeypatch.setattr(divergences, "project_root", lambda: tmp_path)
+    for name, value in {"SIZES": (2, 3, 6), "BRUTE_FORCE_UP_TO": 3, "LAWS": 5, "MATMUL_SIZE": 8}.items():
+        monkeypatch.setattr(divergences, name, value)
+    monkeypatch.setattr(divergences, "BATCH", {"n": 3, "prompts": 2})
+    divergences.bench(rounds=1)
+    out = tmp_path / "results" / "bench"
+    assert sorted(file.name for file in out.iterdir()) == [f"divergences.{kind}" for kind in ("csv", "json", "md", "svg")]
+    # Three methods at n = 2 and 3, two at n = 6, and those two for the batch.
+    assert len((out / "divergences.csv").read_text().splitlines()) == 1 + 3 + 3 + 2 + 2
+    assert "| 6 | " in (out / "divergences.md").read_text()
+
+
+def test_divergences_are_measured_against_other_code() -> None:
+    for method in measure_divergences.BRUTE_FORCE:
+        assert max(measure_divergences.error(method, 6, 5).values()) < 1e-10
 
 
 @pytest.mark.oracle

@@ -13,6 +13,7 @@ SEAMS = {
     "bench/worker.py",  # each measurement pays for one side only
     "cli.py",  # commands pay only for what they use
     "config.py",  # objective rows are read while a suite is checked
+    "config_pad.py",  # the same
     "training/terms.py",  # the KL surrogate; plan.py names its module for regularised rows
 }
 """Where a module of the project may be imported inside a function: code digests do not see it."""

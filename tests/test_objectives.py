@@ -1,6 +1,5 @@
 """prefdist.objectives: gradients, values derived by hand, limits, rows that are refused."""
 
-import itertools
 import math
 from typing import Any
 
@@ -9,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from prefdist.objectives import Objective, bradley_terry, load, plackett_luce
+from prefdist.objectives import Objective, bradley_terry, load
 from prefdist.objectives.policy_gradient import Ppo, advantages, kl_surrogate, token_rewards, whiten
 from prefdist.objectives.registry import ROWS_FOLDER, read_row
-from prefdist.objectives.rows import LikelihoodRow, PolicyGradientRow
+from prefdist.objectives.rows import LikelihoodRow, PolicyGradientRow, TokenDistillationRow
 
 ROWS = sorted(file.stem for file in ROWS_FOLDER.glob("*.yaml"))
 EXACT = {"rtol": 0.0, "atol": 1e-12}  # float64: values of order one, tens of operations
@@ -32,9 +31,12 @@ def batch(row: Any, size: int = 3) -> tuple[dict[str, Tensor], dict[str, Tensor]
         policy = (old + 0.05 * drawn(*shape, seed=2)) * mask
         columns = {"mask": mask, "scores": drawn(size, 2, seed=4), "values": drawn(*shape, seed=5) * mask}
         return {"policy": policy, "old": old, "reference": -drawn(*shape, seed=3).abs() * mask}, columns
-    n = 1 if isinstance(row, LikelihoodRow) else 2
+    if isinstance(row, TokenDistillationRow):
+        mask = (torch.arange(4) < torch.tensor([[4], [3], [2]])[:size]).unsqueeze(1)
+        return {}, {"n_tokens": mask.sum(-1), "token_kl": drawn(size, 1, 4, seed=6).square() * mask}
+    n = 1 if isinstance(row, LikelihoodRow) else 3 if row.model != "bradley_terry" else 2
     logps = {name: drawn(size, n, seed=k) for k, name in enumerate(("policy", "reward", "reference", "old"))}
-    return logps, {"scores": drawn(size, n, seed=4), "n_tokens": torch.tensor([[4, 2], [3, 5], [1, 1]])[:size, :n]}
+    return logps, {"scores": drawn(size, n, seed=4), "n_tokens": torch.tensor([[4, 2, 3], [3, 5, 1], [1, 1, 2]])[:size, :n]}
 
 
 def prepared(objective: Objective, logps: dict[str, Tensor], columns: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -43,17 +45,22 @@ def prepared(objective: Objective, logps: dict[str, Tensor], columns: dict[str, 
     return columns | objective.prepare(logps, columns) | {"values": columns["values"] + 0.05}
 
 
+def learnt(objective: Objective) -> str:
+    """What the loss is differentiated by."""
+    return next((name for name in ("reward", "token_kl") if name in objective.needs), "policy")
+
+
 # ---- every row -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_gradient_is_that_of_the_value(name: str) -> None:
-    objective = load(name)
+@pytest.mark.parametrize("row", ROWS)
+def test_gradient_is_that_of_the_value(row: str) -> None:
+    objective = load(row)
     logps, columns = batch(objective.row)
     columns = prepared(objective, logps, columns)
-    differentiable = "reward" if "reward" in objective.needs else "policy"
-    start = logps[differentiable].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: objective(logps | {differentiable: x}, columns), (start,))
+    name = learnt(objective)
+    start = (logps | columns)[name].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: objective(logps | {name: x}, columns | {name: x}), (start,))
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -75,7 +82,7 @@ def test_needs_is_enough_and_all_of_it_is_needed(name: str) -> None:
     logps, columns = batch(objective.row)
     columns = prepared(objective, logps, columns)
     derived = {"advantages", "returns", "old_values", "weight"}
-    base = "reward" if "reward" in objective.needs else "policy"
+    base = learnt(objective)
     wanted = objective.needs | {base} | derived
     logps, columns = ({k: v for k, v in part.items() if k in wanted} for part in (logps, columns))
     objective(logps, columns)
@@ -183,42 +190,6 @@ def test_spl_with_equal_weights_is_dpo() -> None:
     logps, columns = batch(load("dpo").row)
     spl = load("spl", {"alpha": 0.2, "beta": 0.2})
     torch.testing.assert_close(spl(logps, columns), load("dpo", {"beta": 0.2})(logps, columns), rtol=0, atol=0)
-
-
-def test_plackett_luce_of_two_is_bradley_terry() -> None:
-    scores = drawn(20, 2)
-    ranking = torch.tensor([[1, 0]]).expand(20, 2)
-    expected = bradley_terry.log_prob(scores[:, 1], scores[:, 0])
-    torch.testing.assert_close(plackett_luce.log_prob(scores, ranking), expected, **EXACT)
-    row = {"title": "", "source": "", "family": "preference", "score": {"a": 0.7}, "divergence": "nll"}
-    row |= {"target": {"of": "label", "margin": 0.3}, "responses": "dataset"}
-    losses = [load(row | {"model": model})({"policy": scores}, {}) for model in ("bradley_terry", "plackett_luce")]
-    torch.testing.assert_close(*losses, **EXACT)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_plackett_luce_rankings_sum_to_one(n: int) -> None:
-    scores = 3 * drawn(1, n)
-    rankings = torch.tensor(list(itertools.permutations(range(n))))
-    total = plackett_luce.log_prob(scores.expand(len(rankings), n), rankings).exp().sum()
-    assert total.item() == pytest.approx(1, abs=1e-12)
-
-
-def test_plackett_luce_log_prob_is_the_product_of_choices() -> None:
-    weights = torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64)
-    found = plackett_luce.log_prob(weights.log(), torch.tensor([[2, 0, 1]]))
-    assert found.exp().item() == pytest.approx(4 / 7 * 1 / 3, abs=1e-12)
-
-
-def test_plackett_luce_samples_have_their_probabilities() -> None:
-    scores = torch.tensor([[0.5, -0.5, 1.0]], dtype=torch.float64)
-    draws = 40_000
-    rankings = plackett_luce.sample(scores, draws, torch.Generator().manual_seed(0))[0]
-    for permutation in itertools.permutations(range(3)):
-        p = plackett_luce.log_prob(scores, torch.tensor([permutation])).exp().item()
-        frequency = (rankings == torch.tensor(permutation)).all(-1).double().mean().item()
-        # Four standard errors: six comparisons of a correct sampler fail once in 2,600 seeds, and the seed is fixed.
-        assert abs(frequency - p) < 4 * math.sqrt(p * (1 - p) / draws)
 
 
 def test_bradley_terry_jsd_is_symmetric_and_bounded() -> None:
@@ -344,7 +315,8 @@ GOOD: dict[str, Any] = {
         ({"score": {"a": "beta", "lenght": "mean"}}, "lenght"),
         ({"divergence": "kl"}, "divergence kl"),
         ({"target": {"of": "scores"}, "divergence": "kl"}, "responses: policy"),
-        ({"target": {"of": "scores"}, "divergence": "kl", "model": "plackett_luce", "responses": "policy"}, "plackett"),
+        ({"target": {"of": "scores"}, "divergence": "ag", "responses": "policy"}, "plackett_luce"),
+        ({"target": {"of": "scores", "kl": 1.0}, "divergence": "kl", "responses": "scored"}, "responses: policy"),
         ({"score": {"a": "beta", "b": 1.0, "against": "old"}}, "responses: policy"),
         ({"target": {"of": "constant", "value": "margin"}, "divergence": "squared"}, "margin"),
     ],

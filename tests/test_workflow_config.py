@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prefdist import config
+from prefdist import suites
 from prefdist.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,7 @@ def _with(keys: str, value: object) -> dict:
 )
 def test_a_wrong_suite_is_refused_with_file_key_and_value(keys, value, expected):
     with pytest.raises(UserError) as caught:
-        config.parse_suite(_with(keys, value), PATH)
+        suites.parse_suite(_with(keys, value), PATH)
     sentence = str(caught.value)
     assert "\n" not in sentence
     for part in [str(PATH), *expected]:
@@ -52,25 +52,25 @@ def test_a_wrong_suite_is_refused_with_file_key_and_value(keys, value, expected)
 def test_a_model_folder_without_weights_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="safetensors"):
-        config.parse_suite(_with("target.init", str(tmp_path)), PATH)
+        suites.parse_suite(_with("target.init", str(tmp_path)), PATH)
 
 
 def test_every_committed_suite_is_valid():
     names = sorted(file.stem for file in (ROOT / "workflow/suites").glob("*.yaml"))
     assert {"exact", "smoke", "testbed"} <= set(names)
     for name in names:
-        config.load_suite(name, ROOT)
+        suites.load_suite(name, ROOT)
 
 
 def test_the_committed_schemas_are_the_generated_ones():
     """On drift: `prefdist schemas` writes them anew."""
     folder = ROOT / "workflow/schemas"
-    assert {file.name: file.read_text() for file in folder.glob("*.json")} == config.json_schemas()
+    assert {file.name: file.read_text() for file in folder.glob("*.json")} == suites.json_schemas()
 
 
 def test_merge_is_by_key_and_null_removes():
     base = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert config.merge(base, {"a": {"b": 9}, "d": None, "e": 4}) == {"a": {"b": 9, "c": 2}, "e": 4}
+    assert suites.merge(base, {"a": {"b": 9}, "d": None, "e": 4}) == {"a": {"b": 9, "c": 2}, "e": 4}
 
 
 def test_the_cli_prints_the_sentence_and_exits_with_2():

@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
     copy = commands.add_parser("publish", help="copy a suite's finished tables and figures to results/<suite>/<version>")
     copy.add_argument("suite")
+    copy.add_argument("--ablation", help="one ablation's, to results/<suite>/<version>-ablations/<ablation>")
     copy.set_defaults(call=_publish)
 
     listing = commands.add_parser("plan", help="list a suite's artefacts, each with its inputs")
@@ -56,20 +57,21 @@ def _parser() -> argparse.ArgumentParser:
     schemas = commands.add_parser("schemas", help="write the JSON schemas of the configuration to workflow/schemas")
     schemas.set_defaults(call=_schemas)
 
-    bench = commands.add_parser("bench", help="training speed and memory beside TRL's, written to results/bench")
+    bench = commands.add_parser("bench", help="speed and memory of training, beside TRL's, and of divergences: results/bench")
     bench.add_argument("--rounds", type=int, default=3)
+    bench.add_argument("--only", choices=("training", "divergences"), help="one of the two benches")
     bench.set_defaults(call=_bench)
     return parser
 
 
 def _make(options: argparse.Namespace) -> None:
     from prefdist.artefacts import make
-    from prefdist.config import load_suite
     from prefdist.paths import SCRATCH, project_root
     from prefdist.plan import STAGES, plan
+    from prefdist.suites import load_suite
 
     root = project_root()
-    artefact = plan(load_suite(options.suite, root)).artefacts.get(str(options.artefact))
+    artefact = plan(load_suite(options.suite, root), root).artefacts.get(str(options.artefact))
     if artefact is None:
         raise UserError(f"{options.artefact}: not an artefact of suite {options.suite} as it is now; see prefdist plan")
     os.chdir(root)  # so that provenance has no path of this machine
@@ -87,44 +89,45 @@ def _make(options: argparse.Namespace) -> None:
 
 def _publish(options: argparse.Namespace) -> None:
     from prefdist.artefacts import publish
-    from prefdist.config import load_suite
     from prefdist.paths import project_root
     from prefdist.plan import plan
+    from prefdist.suites import load_suite
 
     root = project_root()
-    made = plan(load_suite(options.suite, root))
+    made = plan(load_suite(options.suite, root), root)
+    made = made.ablations[options.ablation] if options.ablation else made
     publish(root / made.final.path, root / made.results, made.published.name)
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from prefdist.config import load_suite
     from prefdist.paths import project_root
     from prefdist.plan import plan
+    from prefdist.suites import load_suite
 
-    for path, artefact in plan(load_suite(options.suite, project_root())).artefacts.items():
+    for path, artefact in plan(load_suite(options.suite, project_root()), project_root()).artefacts.items():
         print(path)
         for role, source in artefact.inputs.items():
             print(f"    {role}: {source.path}")
 
 
 def _check(options: argparse.Namespace) -> None:
-    from prefdist.config import load_suite
     from prefdist.paths import project_root
     from prefdist.plan import STAGES, plan
+    from prefdist.suites import load_suite
 
     for name in options.suite:
-        made = plan(load_suite(name, project_root()))
+        made = plan(load_suite(name, project_root()), project_root())
         counts = ", ".join(f"{len(made.of_stage(stage))} {stage}" for stage in STAGES if made.of_stage(stage))
         print(f"{name}: valid; artefacts: {counts}")
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from prefdist.config import load_suite
     from prefdist.paths import project_root
     from prefdist.plan import plan
+    from prefdist.suites import load_suite
 
     root = project_root()
-    folder = root / plan(load_suite(options.suite, root)).results
+    folder = root / plan(load_suite(options.suite, root), root).results
     base = [sys.executable, "-m", "snakemake", "--cores", str(options.cores)]
     # A run that was killed leaves a lock and incomplete outputs behind; both are mended before the next one.
     subprocess.run([*base, "--unlock", "--quiet", "all"], cwd=root, check=False, capture_output=True)
@@ -148,18 +151,21 @@ def _check_results(options: argparse.Namespace) -> int:
 
 
 def _schemas(options: argparse.Namespace) -> None:
-    from prefdist.config import json_schemas
     from prefdist.paths import project_root
+    from prefdist.suites import json_schemas
 
     folder = project_root() / "workflow" / "schemas"
     for name, schema in json_schemas().items():
         (folder / name).write_text(schema)
 
 
-def _bench(options: argparse.Namespace) -> int:
-    from prefdist.bench.stage import bench
+def _bench(options: argparse.Namespace) -> None:
+    from prefdist.bench import divergences, stage
 
-    return bench(rounds=options.rounds)
+    if options.only != "divergences":
+        stage.bench(rounds=options.rounds)
+    if options.only != "training":
+        divergences.bench(rounds=options.rounds)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
 """What a suite may say, checked when the workflow is parsed: unknown keys, wrong types and missing files are refused.
 
-Left out: which artefacts follow from it (plan.py).
+Left out: suites of preference distillation (config_pad.py), reading a file (suites.py), which artefacts follow (plan.py).
 """
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from prefdist.errors import UserError
-from prefdist.paths import SUITES, check_model_folder
+from prefdist.paths import check_model_folder
 
 
 class Strict(BaseModel):
@@ -113,6 +111,7 @@ class Evaluation(Strict):
 class Suite(Strict):
     """An experiment of language models with a known target."""
 
+    kind: Literal["testbed"] = "testbed"
     suite: str
     version: str = Field(description="names the folder of the tables: results/<suite>/<version>")
     seeds: list[int] = Field(min_length=1)
@@ -142,6 +141,10 @@ class Suite(Strict):
                 row = read_row(run.objective, run.parameters)
             except (ValueError, FileNotFoundError) as error:
                 raise ValueError(f"runs.{name}: {error}") from error
+            if row.responses == "scored" or row.family == "token_distillation":
+                raise ValueError(
+                    f"runs.{name}: objective {run.objective} learns from a teacher; only a suite of kind pad has one"
+                )
             regulariser = getattr(row, "regulariser", None)
             on_policy = row.responses == "policy" or regulariser is not None
             if on_policy and run.rollouts is None:
@@ -156,7 +159,8 @@ class Suite(Strict):
 class ExactSuite(Strict):
     """Enumerable worlds: optima against closed forms, gradient estimators against enumeration."""
 
-    suite: Literal["exact"]
+    kind: Literal["exact"]
+    suite: str
     version: str
     worlds: int = Field(default=5, gt=0, description="random worlds, seeds 0 … worlds−1")
     contexts: int = Field(default=10, gt=0, description="contexts of a table")
@@ -166,70 +170,3 @@ class ExactSuite(Strict):
     length: int = Field(default=3, gt=0, description="longest response of an autoregressive world")
     gamma: float = Field(default=0.1, gt=0, description="γ of the preferences; equal to the rows' γ")
     spread: float = Field(default=1.0, gt=0, description="standard deviation of all logits")
-
-
-def load_suite(name: str, root: Path) -> Suite | ExactSuite:
-    """The checked suite workflow/suites/<name>.yaml. UserError names file, key and value."""
-    path = SUITES / f"{name}.yaml"
-    if not (root / path).is_file():
-        known = sorted(file.stem for file in (root / SUITES).glob("*.yaml"))
-        raise UserError(f"{path}: no such suite; known are {', '.join(known)}")
-    try:
-        mapping = yaml.safe_load((root / path).read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(mapping, dict):
-        raise UserError(f"{path}: a suite is a mapping of keys, found {type(mapping).__name__}")
-    return parse_suite(mapping, path)
-
-
-def parse_suite(mapping: dict[str, Any], path: Path) -> Suite | ExactSuite:
-    """A suite from its mapping, with `defaults.run` merged into every run."""
-    if mapping.get("suite") != path.stem:
-        raise UserError(f"{path}: suite: {mapping.get('suite')!r} must be the file's name, {path.stem!r}")
-    mapping = dict(mapping)
-    defaults = mapping.pop("defaults", {})
-    for name, run in (mapping.get("runs") or {}).items():
-        mapping["runs"][name] = merge(defaults, run or {})
-    model: type[Suite] | type[ExactSuite] = ExactSuite if mapping["suite"] == "exact" else Suite
-    try:
-        return model.model_validate(mapping)
-    except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from error
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, mappings merged key by key; a null in `over` removes the key."""
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            merged[key] = merge(base[key], value)
-        elif value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "suite"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: no such key (value {problem['input']!r}); remove it or mend its spelling{more}"
-    if problem["type"] == "missing":
-        return f"{where}: this key is missing{more}"
-    if problem["type"] == "value_error":
-        return f"{problem['msg'].removeprefix('Value error, ')}{more}"
-    return f"{where}: {problem['msg']}, found {problem['input']!r}{more}"
-
-
-def json_schemas() -> dict[str, str]:
-    """The generated JSON schemas, by file name (workflow/schemas/)."""
-    from pydantic import TypeAdapter
-
-    from prefdist.objectives.rows import ObjectiveRow
-
-    schemas = {"suite": Suite.model_json_schema(), "exact": ExactSuite.model_json_schema()}
-    schemas["objective"] = TypeAdapter(ObjectiveRow).json_schema()
-    return {f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}

@@ -44,16 +44,64 @@ def packed_logprobs(model: nn.Module, packed: Packed, *, temperature: float = 1.
     return logps.new_zeros(packed.mask.shape).masked_scatter(packed.mask, logps)
 
 
+def packed_token_kl(teacher: nn.Module, student: nn.Module, packed: Packed, *, forward: bool) -> Tensor:
+    """KL between two models' laws of every next response token [R, n, T] in nats, 0 outside packed.mask.
+
+    forward: KL(teacher‖student), else KL(student‖teacher); differentiable in the student. The models share a vocabulary.
+    """
+    with torch.no_grad():
+        of_teacher, _ = packed_hidden(teacher, packed)
+    of_student, _ = packed_hidden(student, packed)
+    heads = (_head(teacher), _head(student)) if forward else (_head(student), _head(teacher))
+    hidden = (of_teacher, of_student) if forward else (of_student, of_teacher)
+    chunk = max(1, CHUNK_ELEMENTS // (2 * heads[0].out_features))
+    pieces = [
+        checkpoint(_token_kl, *heads, p, q, use_reentrant=False)
+        for p, q in zip(hidden[0].split(chunk), hidden[1].split(chunk), strict=True)
+    ]
+    divergences = torch.cat(pieces)
+    return divergences.new_zeros(packed.mask.shape).masked_scatter(packed.mask, divergences)
+
+
+def _token_kl(p_head: Any, q_head: Any, p_hidden: Tensor, q_hidden: Tensor) -> Tensor:
+    """KL(p‖q) of softmax(head(hidden)), hidden [N, d] each -> [N]."""
+    log_p, log_q = (_logits(head, hidden).log_softmax(-1) for head, hidden in ((p_head, p_hidden), (q_head, q_hidden)))
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
 def packed_hidden(model: nn.Module, packed: Packed) -> tuple[Tensor, Tensor]:
     """Hidden states [N, d] that predict the N response tokens, in the order of packed.mask, and all of them [R, L, d]."""
-    hidden = _backbone(model)(
+    backbone = _backbone(model)
+    hidden = backbone(
         input_ids=packed.input_ids,
-        attention_mask=packed.attention_mask(),
+        attention_mask=_attention_masks(backbone, packed),
         position_ids=packed.position_ids,
         use_cache=False,
     ).last_hidden_state
     rows = packed.mask.nonzero(as_tuple=True)[0]
     return hidden[rows, packed.predictors[packed.mask]], hidden
+
+
+def _attention_masks(backbone: Any, packed: Packed) -> Any:
+    """The mask [R, 1, L, L] as the model's attention takes it; of models with layers of several kinds, one a kind."""
+    config, seen = backbone.config, packed.attention_mask()
+
+    def prepared(mask: Tensor) -> Tensor:
+        if config._attn_implementation != "eager":
+            return mask
+        # Eager attention adds its mask to the scores. Every row sees itself, so the least number never stands alone.
+        added = torch.zeros(mask.shape, dtype=backbone.dtype, device=mask.device)
+        return added.masked_fill(~mask, torch.finfo(backbone.dtype).min)
+
+    window = getattr(config, "sliding_window", None)
+    if window is None:
+        return prepared(seen)
+    # Measured in positions, which restart behind the prompt: in the row, other responses stand in between.
+    distance = packed.position_ids.unsqueeze(2) - packed.position_ids.unsqueeze(1)
+    near = prepared(seen & (distance < window).unsqueeze(1))
+    if not getattr(config, "layer_types", None):
+        return near  # Mistral: every layer has the window
+    return {"full_attention": prepared(seen), "sliding_attention": near}
 
 
 def token_logprobs(head: Any, hidden: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -72,12 +120,16 @@ def token_logprobs(head: Any, hidden: Tensor, targets: Tensor, *, temperature: f
 
 
 def _gathered(head: Any, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logits = head(hidden)
-    if logits.dtype != torch.float64:
-        logits = logits.float()
+    logits = _logits(head, hidden)
     if temperature != 1.0:
         logits = logits / temperature
     return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _logits(head: Any, hidden: Tensor) -> Tensor:
+    """In float32, or float64 for float64 models."""
+    logits: Tensor = head(hidden)
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _causal_lm(model: Any) -> Any:

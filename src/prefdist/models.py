@@ -21,26 +21,28 @@ def new_policy(architecture: dict[str, Any], codec: TextCodec, seed: int) -> Any
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _silence()
-    tokens = {"bos_token_id": codec.bos_id, "eos_token_id": codec.eos_id, "pad_token_id": codec.pad_id}
+    tokens: dict[str, Any] = {"bos_token_id": codec.bos_id, "eos_token_id": codec.eos_id, "pad_token_id": codec.pad_id}
     config = AutoConfig.for_model(**architecture, vocab_size=codec.vocabulary, **tokens)
     torch.manual_seed(seed)
-    return _without_dropout(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa"))
+    return _without_dropout(AutoModelForCausalLM.from_config(config, attn_implementation=_attention(config)))
 
 
-def load_policy(folder: Path, device: torch.device | str = "cpu") -> Any:
-    """A causal language model in float32, dropout off."""
+def load_policy(folder: Path, device: torch.device | str = "cpu", *, dtype: str = "float32") -> Any:
+    """A causal language model, dropout off. bfloat16 halves a frozen teacher; what is trained stays in float32."""
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, folder, device)
+    return _load(AutoModelForCausalLM, folder, device, dtype)
 
 
-def load_scorer(folder: Path, device: torch.device | str = "cpu", *, seed: int | None = None) -> "Scorer":
+def load_scorer(
+    folder: Path, device: torch.device | str = "cpu", *, seed: int | None = None, dtype: str = "float32"
+) -> "Scorer":
     """A model with a scalar head. With a seed, the folder is a language model and the head is new (std 1/√(d+1))."""
     from transformers import AutoModelForSequenceClassification
 
     if seed is not None:
         torch.manual_seed(seed)
-    model = _load(AutoModelForSequenceClassification, folder, device, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, folder, device, dtype, num_labels=1)
     if seed is not None:
         head = model.get_submodule("score")
         nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
@@ -119,13 +121,21 @@ def parameter_count(folder: Path) -> int:
     return count
 
 
-def _load(auto_class: Any, folder: Path, device: torch.device | str, **options: Any) -> Any:
+def _load(auto_class: Any, folder: Path, device: torch.device | str, dtype: str, **options: Any) -> Any:
+    from transformers import AutoConfig
+
     check_model_folder(folder)
     _silence()
+    attention = _attention(AutoConfig.from_pretrained(folder, local_files_only=True))
     model = auto_class.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True, **options
+        folder, dtype=getattr(torch, dtype), attn_implementation=attention, local_files_only=True, **options
     )
     return _without_dropout(model).to(device)
+
+
+def _attention(config: Any) -> str:
+    """sdpa cannot cap scores as Gemma-2 does, and without its cap that model is another one."""
+    return "sdpa" if getattr(config, "attn_logit_softcapping", None) is None else "eager"
 
 
 def _silence() -> None:

@@ -1,8 +1,9 @@
 """From text to ids to packed rows: templates, BOS and EOS, masks.
 
-Prompt and response are tokenised apart and joined as ids: <bos> prompt newline | response <eos>. A row holds one prompt
-and all its responses; each response attends to the prompt and itself only and its positions restart behind the prompt,
-so a prompt is computed once however many responses it has. Left out: models (models.py, logprobs.py).
+Prompt and response are tokenised apart and joined as ids, by the tokenizer's own chat template (chat.py) or, where it has
+none: <bos> prompt newline | response <eos>. A row holds one prompt and all its responses; each response attends to the
+prompt and itself only and its positions restart behind the prompt, so a prompt is computed once however many responses it
+has. Left out: models (models.py, logprobs.py).
 """
 
 from collections.abc import Sequence
@@ -14,46 +15,74 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefdist.chat import ChatTemplate, text_ids
 from prefdist.errors import UserError
 
 PADDING, PROMPT = -1, 0
+SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>")
 
 
 class TextCodec:
-    """A saved tokenizer together with the project's one template."""
+    """A saved tokenizer together with its template: the chat template saved with it, or the project's plain one.
+
+    `eos_id` ends a response: EOS, or the chat template's end of turn (<end_of_turn>, <|eot_id|>). `pad_id` differs from it.
+    """
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer  # over a second to import, and packing needs none of it
 
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"{folder}: no tokenizer.json there; name a folder with a saved tokenizer")
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.bos_id, self.eos_id = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
-        self.pad_id, self.vocabulary = self._tokenizer.pad_token_id, len(self._tokenizer)
-        if None in (self.bos_id, self.eos_id, self.pad_id) or self.pad_id == self.eos_id:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self._tokenizer, self.folder = tokenizer, folder
+        self._chat = ChatTemplate(tokenizer, folder) if tokenizer.chat_template else None
+        bos_id = tokenizer.bos_token_id
+        eos_id = self._chat.end_id if self._chat else tokenizer.eos_token_id
+        pad_id = _pad_id(tokenizer, eos_id)
+        if bos_id is None or eos_id is None or pad_id is None:
             raise UserError(f"{folder}: the tokenizer needs BOS, EOS and a PAD other than EOS")
+        self.bos_id, self.eos_id, self.pad_id = int(bos_id), int(eos_id), pad_id
+        self.vocabulary = len(tokenizer)
 
     @cached_property
     def _newline(self) -> list[int]:
-        return self._ids("\n")
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return text_ids(self._tokenizer, "\n")
 
     def prompt(self, text: str) -> list[int]:
-        """<bos> text newline."""
-        return [self.bos_id, *self._ids(text), *self._newline]
+        """One user turn up to where its answer starts, or <bos> text newline. A chat template may trim the text."""
+        if self._chat:
+            return self._chat.prompt(text)
+        return [self.bos_id, *text_ids(self._tokenizer, text), *self._newline]
 
     def response(self, text: str) -> list[int]:
-        """text <eos>."""
-        return [*self._ids(text), self.eos_id]
+        """text <eos>. Untrimmed, so that a sampled response and its text have the same ids; nothing follows the EOS."""
+        return [*text_ids(self._tokenizer, text), self.eos_id]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of response ids, without EOS."""
         return str(self._tokenizer.decode([i for i in ids if i != self.eos_id], clean_up_tokenization_spaces=False))
 
+    def single_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Ids, ascending, of the tokens whose text is exactly one of the texts; these differ in leading spaces at most."""
+        ends = tuple({text.strip() for text in texts})
+        likely = sorted(i for piece, i in self._tokenizer.get_vocab().items() if piece.endswith(ends))
+        return [i for i in likely if self.decode([i]) in texts]
+
     def save(self, folder: Path) -> None:
         self._tokenizer.save_pretrained(folder)
+
+
+def same_tokenizer(a: TextCodec, b: TextCodec) -> bool:
+    """Whether ids mean the same to both (vocabulary, BOS, EOS, PAD): without it, distributions over tokens do not compare."""
+    special = [(codec.bos_id, codec.eos_id, codec.pad_id) for codec in (a, b)]
+    return special[0] == special[1] and a._tokenizer.get_vocab() == b._tokenizer.get_vocab()
+
+
+def _pad_id(tokenizer: Any, eos_id: int | None) -> int | None:
+    """The tokenizer's PAD unless it is EOS, else a token that Llama 3 keeps for such uses; None if there is neither."""
+    if tokenizer.pad_token_id not in (None, eos_id):
+        return int(tokenizer.pad_token_id)
+    return next((i for token in SPARE_TOKENS if (i := tokenizer.get_vocab().get(token)) is not None), None)
 
 
 @dataclass(frozen=True)

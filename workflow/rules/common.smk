@@ -3,7 +3,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from prefdist.config import load_suite
+from prefdist.suites import load_suite
 from prefdist.errors import UserError
 from prefdist.plan import plan
 
@@ -13,13 +13,14 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 PLANS = {name: plan(suite) for name, suite in SUITES.items()}
+ABLATIONS = {(name, ablation): of for name, made in PLANS.items() for ablation, of in made.ablations.items()}
 ARTEFACTS = {path: artefact for made in PLANS.values() for path, artefact in made.artefacts.items()}
 SUITE_OF = {path: name for name, made in PLANS.items() for path in made.artefacts}
 
 
 def finals(suite):
-    """What a suite ends with: its tables and figures in results/."""
-    return str(PLANS[suite].published)
+    """What a suite ends with: its tables and figures, and those of its ablations, in results/."""
+    return [str(made.published) for made in (PLANS[suite], *PLANS[suite].ablations.values())]
 
 
 def inputs(stage):

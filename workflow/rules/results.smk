@@ -32,7 +32,7 @@ rule publish:
     input:
         lambda wildcards: f"{PLANS[wildcards.suite].final.path}/provenance.json",
     output:
-        touch("results/{suite}/{version}/.published-{digest}"),
+        touch("results/{suite,[^/]+}/{version,[^/]+}/.published-{digest}"),
     log:
         "logs/publish/{suite}-{version}-{digest}.log",
     localrule: True

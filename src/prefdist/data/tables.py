@@ -54,6 +54,36 @@ RESPONSES = pa.schema(
 )
 """A row is one sample; logp in nats at T = 1, summed over the tokens including EOS."""
 
+SAMPLES = pa.schema([*RESPONSES, ("prompt", pa.string())])
+"""A row is one of the distinct responses to a prompt, numbered from 0 in the order of their choice; columns as above."""
+
+TEACHER_SCORES = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("logp", pa.float64()),
+        ("n_tokens", pa.int32()),
+        ("logp_end", pa.float64()),
+        ("n_end", pa.int32()),
+        ("n_bytes", pa.int32()),
+    ]
+)
+"""A row is one response under a teacher, in nats and in the teacher's tokens: logp and n_tokens with the end token, whose
+share of them is logp_end and n_end (0 for responses that were cut off); n_bytes of its text in UTF-8."""
+
+QUESTIONS = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("order", pa.int32()),
+        ("options", _ids),
+        ("p_options", pa.list_(pa.float64())),
+        ("p_none", pa.float64()),
+        ("mass", pa.float64()),
+    ]
+)
+"""A row is a multiple-choice question about responses of a prompt: which samples, as shown, and how probable the letter of
+each is, the answer None, and all of them together. `order` counts a prompt's questions from 0."""
+
 SCORES = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -73,6 +103,18 @@ CALIBRATION = pa.schema(
     [("pair_id", pa.string()), ("prompt_id", pa.string()), ("p_model", pa.float64()), ("p_known", pa.float64())]
 )
 """A row is a held-out pair: the reward model's probability that the chosen response wins, and the known one."""
+
+TEACHER_PAIRS = pa.schema(
+    [
+        ("reward", pa.string()),
+        ("prompt_id", pa.string()),
+        ("pair", pa.int32()),
+        ("p_model", pa.float64()),
+        ("p_known", pa.float64()),
+        ("first_wins", pa.bool_()),
+    ]
+)
+"""A row is a held-out pair i < j of candidates under one reward: the teacher's probability that i wins, the known, a draw."""
 
 METRICS = pa.schema(
     [

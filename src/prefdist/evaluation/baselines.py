@@ -4,49 +4,15 @@ target.parquet and prior.parquet: samples of π* and π₀ on held-out prompts; 
 reference_scores.parquet: log π* of π₀'s samples and of the references; probe.parquet: samples of π* on validation prompts.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from prefdist.data import tables
+from prefdist.data.selection import held_out
 from prefdist.models import load_policy
-from prefdist.sampling.engine import sample
+from prefdist.sampling.rows import draw
 from prefdist.scoring.sequences import response_logps
 from prefdist.tokens import TextCodec
-
-
-def held_out(text: Path, split: str, size: int) -> list[dict[str, Any]]:
-    """The first prompts of a split in an order that has nothing to do with their modules, nor with the preferences'."""
-    rows = [row for row in tables.read_table(text / "prompts.parquet", tables.PROMPTS) if row["split"] == split]
-    rows.sort(key=lambda row: hashlib.sha256(b"evaluation" + row["prompt_id"].encode()).digest())
-    return rows[:size]
-
-
-def draw(
-    model: Any, codec: TextCodec, prompts: list[dict[str, Any]], key: str, *, num_samples: int, max_new_tokens: int
-) -> list[dict[str, Any]]:
-    """Rows of the responses table."""
-    drawn = sample(
-        model,
-        [codec.prompt(row["prompt"]) for row in prompts],
-        [f"{key}/{row['prompt_id']}" for row in prompts],
-        num_samples=num_samples,
-        max_new_tokens=max_new_tokens,
-        eos_id=codec.eos_id,
-    )
-    return [
-        {
-            "prompt_id": row["prompt_id"],
-            "sample": i,
-            "token_ids": s.token_ids,
-            "text": codec.decode(s.token_ids),
-            "finish_reason": s.finish_reason,
-            "n_tokens": len(s.token_ids),
-            "logp": s.logp,
-        }
-        for row, samples in zip(prompts, drawn, strict=True)
-        for i, s in enumerate(samples)
-    ]
 
 
 def grouped(rows: list[dict[str, Any]], column: str) -> dict[str, list[Any]]:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from prefdist.data import tables
-from prefdist.evaluation.baselines import draw, grouped, held_out
+from prefdist.data.selection import held_out
+from prefdist.evaluation.baselines import grouped
 from prefdist.evaluation.diversity import distinct_ngrams
 from prefdist.models import load_policy, load_scorer
+from prefdist.sampling.rows import draw
 from prefdist.scoring.sequences import response_logps, response_rewards
 from prefdist.tokens import TextCodec
 

@@ -85,12 +85,13 @@ def optima_table(
 
 
 def rows_with_an_optimum() -> list[str]:
-    """Names of the rows of the table that `train` can judge: all preference rows and RLOO's."""
+    """Names of the rows of the table that `train` can judge: RLOO's, and preference rows about pairs."""
     rows = {file.stem: read_row(file) for file in sorted(ROWS_FOLDER.glob("*.yaml"))}
     return [
         name
         for name, row in rows.items()
-        if isinstance(row, PreferenceRow) or (isinstance(row, PolicyGradientRow) and row.algorithm == "rloo")
+        if (isinstance(row, PreferenceRow) and row.model == "bradley_terry" and row.responses != "scored")
+        or (isinstance(row, PolicyGradientRow) and row.algorithm == "rloo")
     ]
 
 

@@ -1,15 +1,15 @@
 """The one family: make the preference distribution that the scores imply match a target, under a divergence.
 
-Covers DPO, PMLE, SPL, SimPO, IPO, preference distillation, REBEL and the reward-model likelihood: they differ only in
-their row. Left out: the KL regulariser on fresh samples (policy_gradient.kl_surrogate), which the training adds.
+Covers DPO, PMLE, SPL, SimPO, IPO, preference distillation, REBEL, PAD's VPD and PPD, and the reward-model likelihood: they
+differ only in their row. Left out: the KL regulariser on fresh samples (policy_gradient.kl_surrogate), which the training adds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from prefdist.objectives import bradley_terry, plackett_luce
+from prefdist.objectives import bradley_terry, first_choice, plackett_luce
 from prefdist.objectives.rows import PreferenceRow
 from prefdist.objectives.scores import sequence_score
 
@@ -18,7 +18,8 @@ class Preference:
     """A row of the family `preference`. Responses of a labelled example stand best first (index 0 is the chosen one).
 
     logps: "policy" [B, n] (or "reward" [B, n] where score.of is reward), "reference" and "old" [B, n] as needed.
-    columns: "scores" [B, n] = r̂ where the target is scores; "n_tokens" [B, n] where the length is a mean.
+    columns: "scores" [B, n] = r̂ where the target is scores (a reward model's or a teacher's); "n_tokens" [B, n] where the
+    length is a mean.
     """
 
     def __init__(self, row: PreferenceRow) -> None:
@@ -47,8 +48,9 @@ class Preference:
         target = self._target_scores(logps, columns, scores)
         if row.divergence == "squared":
             return (_margins(scores) - _margins(target)).square().mean(-1)
-        divergence = bradley_terry.kl if row.divergence == "kl" else bradley_terry.jsd
-        return divergence(_margins(target)[:, 0], _margins(scores)[:, 0])
+        if row.model == "bradley_terry":
+            target, scores = _margins(target)[:, 0], _margins(scores)[:, 0]
+        return _DIVERGENCES[row.model, row.divergence](target, scores)
 
     def scores(self, logps: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> Tensor:
         """s [B, n], differentiable in the policy (or the reward head), constant in what it is taken against."""
@@ -62,8 +64,10 @@ class Preference:
         if self.row.model == "bradley_terry":
             return -bradley_terry.log_prob(scores[:, 0], scores[:, 1] + margin)
         best_first = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-        others = (best_first > 0).to(scores.dtype)
-        return -plackett_luce.log_prob(scores + margin * others, best_first)
+        with_margin = scores + margin * (best_first > 0).to(scores.dtype)
+        if self.row.model == "first_choice":
+            return -first_choice.log_prob(with_margin, best_first[:, 0])
+        return -plackett_luce.log_prob(with_margin, best_first)
 
     def _target_scores(self, logps: Mapping[str, Tensor], columns: Mapping[str, Tensor], scores: Tensor) -> Tensor:
         target = self.row.target
@@ -75,6 +79,18 @@ class Preference:
         if target.kl != 0:  # type: ignore[union-attr]
             reward = reward - float(target.kl) * (logps["old"] - logps["reference"])  # type: ignore[union-attr]
         return float(target.scale) * reward.detach()  # type: ignore[union-attr]
+
+
+_DIVERGENCES: dict[tuple[str, str], Callable[[Tensor, Tensor], Tensor]] = {
+    ("bradley_terry", "kl"): bradley_terry.kl,
+    ("bradley_terry", "jsd"): bradley_terry.jsd,
+    ("first_choice", "kl"): first_choice.kl,
+    ("first_choice", "jsd"): first_choice.jsd,
+    ("plackett_luce", "kl"): plackett_luce.kl,
+    ("plackett_luce", "jsd"): plackett_luce.jsd,
+    ("plackett_luce", "ag"): plackett_luce.ag,
+}
+"""(model, divergence) -> function of the target's and the policy's scores (margins, for a pair)."""
 
 
 def _margins(scores: Tensor) -> Tensor:

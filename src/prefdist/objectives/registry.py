@@ -20,6 +20,7 @@ ROWS_FOLDER = _CHECKOUT if _CHECKOUT.is_dir() else _HERE / "rows"
 FAMILIES = {
     "preference": "prefdist.objectives.preference",
     "likelihood": "prefdist.objectives.likelihood",
+    "token_distillation": "prefdist.objectives.token_distillation",
     "policy_gradient": "prefdist.objectives.policy_gradient",
 }
 """Family -> module, imported only when a row asks for it, so that a change in one family leaves the others' digests."""

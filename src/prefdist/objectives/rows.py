@@ -1,7 +1,7 @@
 """The rows of the objective table, as they are written in workflow/objectives/*.yaml: one pydantic model a family.
 
 A coefficient is a number or the name of one of the row's parameters, so that a suite can override `gamma` and a reader
-sees the formula. Left out: what the rows mean (preference.py, likelihood.py, policy_gradient.py).
+sees the formula. Left out: what the rows mean (preference.py, likelihood.py, token_distillation.py, policy_gradient.py).
 """
 
 from typing import Annotated, Any, Literal
@@ -77,21 +77,27 @@ class PreferenceRow(Row):
 
     family: Literal["preference"]
     score: Score
-    model: Literal["bradley_terry", "plackett_luce"] = "bradley_terry"
+    model: Literal["bradley_terry", "plackett_luce", "first_choice"] = Field(
+        "bradley_terry", description="law of a pair, of a ranking of n, or of the best of n"
+    )
     target: Target
-    divergence: Literal["nll", "kl", "jsd", "squared"]
+    divergence: Literal["nll", "kl", "jsd", "ag", "squared"]
     regulariser: Regulariser | None = None
-    responses: Literal["dataset", "policy"]
+    responses: Literal["dataset", "policy", "scored"] = Field(
+        description="dataset: labelled; policy: fresh samples scored by a reward model; scored: lists scored by a teacher"
+    )
 
     @model_validator(mode="after")
     def _combinations(self) -> "PreferenceRow":
-        allowed = {"label": {"nll"}, "scores": {"kl", "jsd", "squared"}, "constant": {"squared"}}
+        allowed = {"label": {"nll"}, "scores": {"kl", "jsd", "ag", "squared"}, "constant": {"squared"}}
         if self.divergence not in allowed[self.target.of]:
             raise ValueError(f"divergence {self.divergence} has no meaning for target {self.target.of}")
-        if self.model == "plackett_luce" and self.divergence in ("kl", "jsd"):
-            raise ValueError("plackett_luce has the divergences nll and squared; kl and jsd are for bradley_terry")
-        if self.responses == "dataset" and (self.target.of == "scores" or self.score.against == "old"):
-            raise ValueError("target scores and against old need responses: policy")
+        if self.divergence == "ag" and self.model != "plackett_luce":
+            raise ValueError("divergence ag is PAD's, of rankings: give model: plackett_luce")
+        if self.responses == "dataset" and self.target.of == "scores":
+            raise ValueError("target scores needs responses: policy or scored")
+        if self.responses != "policy" and (self.score.against == "old" or getattr(self.target, "kl", 0.0) != 0.0):
+            raise ValueError("against old, and kl in the target, need responses: policy")
         return self
 
 
@@ -99,6 +105,15 @@ class LikelihoodRow(Row):
     """Maximum likelihood of the first response (SFT): −ℓ."""
 
     family: Literal["likelihood"]
+    length: Literal["sum", "mean"] = "sum"
+    responses: Literal["dataset"] = "dataset"
+
+
+class TokenDistillationRow(Row):
+    """Match a teacher's law of the next token along the first response: Σ_t KL_t, or its mean over tokens."""
+
+    family: Literal["token_distillation"]
+    direction: Literal["forward", "reverse"] = Field(description="forward: KL(teacher‖student); reverse: KL(student‖teacher)")
     length: Literal["sum", "mean"] = "sum"
     responses: Literal["dataset"] = "dataset"
 
@@ -117,11 +132,12 @@ class PolicyGradientRow(Row):
     responses: Literal["policy"] = "policy"
 
 
-ObjectiveRow = Annotated[PreferenceRow | LikelihoodRow | PolicyGradientRow, Field(discriminator="family")]
-_adapter: TypeAdapter[PreferenceRow | LikelihoodRow | PolicyGradientRow] = TypeAdapter(ObjectiveRow)
+AnyRow = PreferenceRow | LikelihoodRow | TokenDistillationRow | PolicyGradientRow
+ObjectiveRow = Annotated[AnyRow, Field(discriminator="family")]
+_adapter: TypeAdapter[AnyRow] = TypeAdapter(ObjectiveRow)
 
 
-def parse(mapping: dict[str, Any]) -> PreferenceRow | LikelihoodRow | PolicyGradientRow:
+def parse(mapping: dict[str, Any]) -> AnyRow:
     """A checked row with every coefficient a number and no parameter left. ValueError (pydantic's) names the key."""
     row = _adapter.validate_python(mapping)
     used: set[str] = set()

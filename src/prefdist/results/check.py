@@ -4,17 +4,17 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from prefdist.config import load_suite
 from prefdist.errors import UserError
 from prefdist.paths import project_root
 from prefdist.plan import plan
 from prefdist.results.tables import compare
+from prefdist.suites import load_suite
 
 
 def check_results(suite: str) -> int:
     """0 when every interval overlaps the committed one, 1 otherwise, with a sentence on each cell that does not."""
     root = project_root()
-    folder = plan(load_suite(suite, root)).results
+    folder = plan(load_suite(suite, root), root).results
     problems = []
     with tempfile.TemporaryDirectory() as temporary:
         for file in sorted((root / folder).glob("*.csv")):

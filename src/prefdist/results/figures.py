@@ -5,7 +5,6 @@ Figure. Equal input gives equal SVG bytes. A family of methods has one colour an
 numbered in the order of the mapping run → family. Left out: interactive plots, choosing what to plot.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from prefdist.errors import UserError
 from prefdist.evaluation.statistics import ReliabilityBins
 from prefdist.results.labels import label_line_ends, label_points
+from prefdist.results.style import COLOURS, INK, MARKERS, PALE, RC, draw_point, error, new_figure, save, with_estimate
 from prefdist.results.tables import Cell
 
 KL_TO_PRIOR = "kl_to_prior"
@@ -33,23 +31,6 @@ REVERSE_KL = "reverse_kl"
 WIN_RATE = "win_rate_prior"
 """Metric: win rate against the prior in percent (scale 100 in its MetricSpec)."""
 
-# Okabe and Ito's colours, told apart with any colour vision; the shapes tell them apart in grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_INK, _PALE = "#222222", "#B8B8B8"
-_RC: Any = {
-    "svg.hashsalt": "prefdist",  # element ids of the SVG would be random otherwise
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": _INK,
-    "lines.markeredgecolor": "white",  # keeps markers apart that lie on each other
-    "lines.markeredgewidth": 0.5,
-    "legend.frameon": False,
-}
-
 
 @dataclass(frozen=True)
 class _Styles:
@@ -60,13 +41,13 @@ class _Styles:
     def _index(self, run: str) -> int:
         if run not in self.families:
             raise UserError(f"run {run} has no method family; the families are given for {', '.join(self.families)}")
-        return list(dict.fromkeys(self.families.values())).index(self.families[run]) % len(_COLOURS)
+        return list(dict.fromkeys(self.families.values())).index(self.families[run]) % len(COLOURS)
 
     def colour(self, run: str) -> str:
-        return _COLOURS[self._index(run)]
+        return COLOURS[self._index(run)]
 
     def marker(self, run: str) -> str:
-        return _MARKERS[self._index(run)]
+        return MARKERS[self._index(run)]
 
     def legend(self, runs: Sequence[str]) -> list[Line2D]:
         """One handle per family that occurs among the runs."""
@@ -84,7 +65,7 @@ def kl_frontier(cells: Sequence[Cell], families: Mapping[str, str], out: Path, *
     Left panel: forward KL(target‖policy); right panel, where the table has it: reverse KL(policy‖target). Nats per
     response. Each run of the table with both coordinates is one labelled point; the run `prior` is a star at x = 0.
     """
-    table = {(cell["run"], cell["metric"]): cell for cell in _with_estimate(cells)}
+    table = {(cell["run"], cell["metric"]): cell for cell in with_estimate(cells)}
     panels = [
         (metric, text)
         for metric, text in [
@@ -96,8 +77,8 @@ def kl_frontier(cells: Sequence[Cell], families: Mapping[str, str], out: Path, *
     if not panels:
         raise UserError(f"the KL frontier needs metric {FORWARD_KL} or {REVERSE_KL} in the table")
     styles = _Styles(families)
-    with matplotlib.rc_context(_RC):
-        figure = _figure(5.6 * len(panels), 4.9)
+    with matplotlib.rc_context(RC):
+        figure = new_figure(5.6 * len(panels), 4.9)
         figure.subplots_adjust(left=0.62 / figure.get_figwidth(), right=0.985, bottom=0.12, top=0.86, wspace=0.16)
         drawn: list[str] = []
         for number, (metric, text) in enumerate(panels):
@@ -111,7 +92,7 @@ def kl_frontier(cells: Sequence[Cell], families: Mapping[str, str], out: Path, *
             label_points(axes)
             drawn += runs
         figure.legend(handles=styles.legend(drawn), loc="upper left", ncols=7, fontsize=8, handletextpad=0.2)
-        _save(figure, out)
+        save(figure, out)
     return figure
 
 
@@ -132,9 +113,9 @@ def learning_curves(curves: Sequence[Mapping[str, Any]], families: Mapping[str, 
     shown = [handle.get_label() for handle in styles.legend(runs)]
     columns = min(3, len(shown))
     lines = -(-len(shown) // columns)
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         width, height = 3.4 * columns + 0.4, 2.3 * lines + 0.5
-        figure = _figure(width, height)
+        figure = new_figure(width, height)
         panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
         # The names of the lines stand right of each panel, in 1.2 inch.
         edges = {"left": 0.6 / width, "right": 1 - 1.2 / width, "bottom": 0.5 / height, "top": 1 - 0.35 / height}
@@ -149,30 +130,30 @@ def learning_curves(curves: Sequence[Mapping[str, Any]], families: Mapping[str, 
             label_line_ends(axes)
         figure.supxlabel("training step", fontsize=9)
         figure.supylabel("forward KL(target‖policy) (nats)", fontsize=9, x=0.08 / width)
-        _save(figure, out)
+        save(figure, out)
     return figure
 
 
 def win_rates(cells: Sequence[Cell], families: Mapping[str, str], out: Path) -> Figure:
     """Win rate against the baseline in percent with 95 % intervals, best on top; the line at 50 % is "no better"."""
-    chosen = sorted((c for c in _with_estimate(cells) if c["metric"] == WIN_RATE), key=lambda c: (c["estimate"], c["run"]))
+    chosen = sorted((c for c in with_estimate(cells) if c["metric"] == WIN_RATE), key=lambda c: (c["estimate"], c["run"]))
     if not chosen:
         raise UserError(f"the figure of win rates needs metric {WIN_RATE} in the table")
     styles = _Styles(families)
     runs = [cell["run"] for cell in chosen]
-    with matplotlib.rc_context(_RC):
-        figure = _figure(6.0, 1.0 + 0.26 * len(chosen))
+    with matplotlib.rc_context(RC):
+        figure = new_figure(6.0, 1.0 + 0.26 * len(chosen))
         axes = figure.add_axes((0.24, 0.55 / figure.get_figheight(), 0.72, 1 - 1.0 / figure.get_figheight()))
-        axes.axvline(50.0, color=_PALE, lw=1, zorder=0)
+        axes.axvline(50.0, color=PALE, lw=1, zorder=0)
         for row, cell in enumerate(chosen):
             colour, marker = styles.colour(cell["run"]), styles.marker(cell["run"])
-            _point(axes, cell["estimate"], row, colour, marker, xerr=_error(cell))
+            draw_point(axes, cell["estimate"], row, colour, marker, xerr=error(cell))
         axes.set_yticks(range(len(chosen)), runs)
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(-0.6, len(chosen) - 0.4)
         axes.set_xlabel("win rate (%)")
         figure.legend(handles=styles.legend(runs), loc="upper center", ncols=7, fontsize=8, handletextpad=0.1, columnspacing=1)
-        _save(figure, out)
+        save(figure, out)
     return figure
 
 
@@ -196,39 +177,35 @@ def reliability(bins_per_seed: Sequence[ReliabilityBins], out: Path) -> Figure:
     )
     # Confidence in the preferred response starts at 0.5 in a binary choice: do not draw the empty half.
     low = float(first.edges[:-1][full][0])
-    with matplotlib.rc_context(_RC):
-        figure = _figure(4.2, 4.9)
+    with matplotlib.rc_context(RC):
+        figure = new_figure(4.2, 4.9)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         figure.subplots_adjust(left=0.14, right=0.96, bottom=0.1, top=0.94, hspace=0.08)
-        above.plot([low, 1], [low, 1], color=_PALE, lw=1, ls="--", zorder=0)
+        above.plot([low, 1], [low, 1], color=PALE, lw=1, ls="--", zorder=0)
         for bins in bins_per_seed:
             held = bins.count > 0
-            above.plot(bins.confidence[held], bins.accuracy[held], color=_COLOURS[5], lw=0.8, alpha=0.8)
-        above.plot(confidence, accuracy, color=_COLOURS[0], marker="o", ms=4, lw=1.8)
+            above.plot(bins.confidence[held], bins.accuracy[held], color=COLOURS[5], lw=0.8, alpha=0.8)
+        above.plot(confidence, accuracy, color=COLOURS[0], marker="o", ms=4, lw=1.8)
         worst = min(float(np.nanmin(bins.accuracy)) for bins in bins_per_seed)
         above.set(xlim=(low, 1.0), ylim=(min(low, worst) - 0.03, 1.03), ylabel="accuracy")
         errors = [bins.ece for bins in bins_per_seed]
         above.set_title(f"ECE {np.mean(errors):.3f}, {len(errors)} seeds: {min(errors):.3f} to {max(errors):.3f}")
         widths = np.diff(first.edges)
-        below.bar(first.edges[:-1], counts.mean(axis=0), widths, align="edge", color=_COLOURS[5], ec="white")
+        below.bar(first.edges[:-1], counts.mean(axis=0), widths, align="edge", color=COLOURS[5], ec="white")
         below.set(xlabel="confidence", ylabel="pairs")
         figure.align_ylabels()
-        _save(figure, out)
+        save(figure, out)
     return figure
 
 
 def _frontier_points(axes: Axes, points: Sequence[tuple[str, Cell, Cell]], styles: _Styles) -> None:
     for run, x, y in points:
         colour, marker = styles.colour(run), styles.marker(run)
-        _point(axes, x["estimate"], y["estimate"], colour, marker, label=run, xerr=_error(x), yerr=_error(y))
+        draw_point(axes, x["estimate"], y["estimate"], colour, marker, label=run, xerr=error(x), yerr=error(y))
 
 
 def _frontier_prior(axes: Axes, prior: str, y: Cell) -> None:
-    _point(axes, 0.0, y["estimate"], _INK, "*", size=13, label=f"{prior} = π₀", yerr=_error(y))
-
-
-def _point(axes: Axes, x: float, y: float, colour: str, marker: str, *, size: float = 7, **options: Any) -> None:
-    axes.errorbar(x, y, color=colour, marker=marker, ms=size, elinewidth=1.1, **options)
+    draw_point(axes, 0.0, y["estimate"], INK, "*", size=13, label=f"{prior} = π₀", yerr=error(y))
 
 
 def _curve(axes: Axes, run: str, curves: Sequence[Mapping[str, Any]], colour: str, number: int) -> None:
@@ -239,24 +216,3 @@ def _curve(axes: Axes, run: str, curves: Sequence[Mapping[str, Any]], colour: st
     mean = [float(np.mean([values[step] for values in by_seed])) for step in steps]
     styles = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
     axes.plot(steps, mean, color=colour, lw=1.8, ls=styles[number % len(styles)], label=run)
-
-
-def _with_estimate(cells: Sequence[Cell]) -> list[Cell]:
-    return [cell for cell in cells if not math.isnan(cell["estimate"])]
-
-
-def _error(cell: Cell) -> npt.NDArray[np.float64]:
-    """[2, 1] distances from the estimate to the ends of its interval; NaN draws no bar."""
-    return np.array([[cell["estimate"] - cell["low"]], [cell["high"] - cell["estimate"]]])
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure of so many inches, without pyplot's global state; Agg measures its texts."""
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, out: Path) -> None:
-    figure.savefig(out.with_name(out.name + ".svg"), metadata={"Date": None})
-    figure.savefig(out.with_name(out.name + ".png"), dpi=150)

@@ -21,3 +21,23 @@ REWARD_MODEL = (
     MetricSpec("kl_known", "KL(known‖model)", "nats", "lower", decimals=3),
     MetricSpec("brier", "Brier score on labels", "", "lower", decimals=3),
 )
+STUDENT = (
+    MetricSpec("win_rate_start", "win rate against its start", "%", "higher", scale=100, decimals=1),
+    MetricSpec("win_rate_teacher", "win rate against the teacher", "%", "higher", scale=100, decimals=1),
+    MetricSpec("kendall_tau", "Kendall τ to the teacher", "", "higher"),
+    MetricSpec("jsd_teacher", "JSD(teacher, student)", "nats", "lower", decimals=3),
+    MetricSpec("agrees_known", "agrees with the known preference", "%", "higher", scale=100, decimals=1),
+    MetricSpec("above_teacher", "right where the teacher is clearly wrong", "%", "higher", scale=100, decimals=1),
+    MetricSpec("length", "length", "bytes", decimals=1),
+    MetricSpec("longer_than_start", "longer than its start", "%", scale=100, decimals=1),
+    MetricSpec("prefers_longer", "prefers the longer", "%", scale=100, decimals=1),
+    MetricSpec("unfinished", "no EOS", "%", scale=100, decimals=1),
+    MetricSpec("distinct_2", "distinct bigrams", "%", scale=100, decimals=1),
+)
+"""Of students of preference distillation; those against the known preferences only where there are any."""
+TEACHER = (
+    MetricSpec("accuracy_known", "prefers the more probable", "%", "higher", scale=100, decimals=1),
+    MetricSpec("kl_known", "KL(known‖teacher)", "nats", "lower", decimals=3),
+    MetricSpec("brier", "Brier score on labels", "", "lower", decimals=3),
+    MetricSpec("entropy", "entropy of its rankings / ln n!", decimals=3),
+)

@@ -8,6 +8,7 @@ from prefdist.artefacts import provenance
 from prefdist.data import tables
 from prefdist.evaluation.statistics import reliability_bins
 from prefdist.results import figures
+from prefdist.results.manifest import write_manifest
 from prefdist.results.metrics import POLICY, REWARD_MODEL
 from prefdist.results.tables import main_table, write_csv, write_markdown
 
@@ -35,7 +36,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     figures.win_rates(cells, families, out / "win_rates")
     figures.learning_curves(_curves(spec, inputs), families, out / "learning_curves")
     figures.reliability(_reliability(inputs["calibration"], len(spec["seeds"])), out / "reliability")
-    _write_manifest(spec, inputs, out / "manifest.json")
+    write_manifest(spec, inputs, out / "manifest.json")
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
@@ -112,15 +113,3 @@ def _write_samples(spec: dict[str, Any], inputs: dict[str, Path], file: Path) ->
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def _write_manifest(spec: dict[str, Any], inputs: dict[str, Path], file: Path) -> None:
-    """Where every number came from: artefacts with their config, code and content digests, and the environment."""
-    artefacts = {}
-    for role, folder in sorted(inputs.items()):
-        record = provenance(folder)
-        kept = ("stage", "name", "digest", "code", "inputs", "outputs")
-        artefacts[role] = {"path": str(folder), **{key: record[key] for key in kept}}
-    environments = {json.dumps(provenance(folder)["environment"], sort_keys=True) for folder in inputs.values()}
-    manifest = {"spec": spec, "environments": [json.loads(text) for text in environments], "artefacts": artefacts}
-    file.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")

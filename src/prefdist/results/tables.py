@@ -64,6 +64,12 @@ def main_table(rows: Iterable[Mapping[str, Any]], runs: Sequence[str], metrics: 
     return [_cell(run, spec, groups[run, spec.key]) for run in runs for spec in metrics if (run, spec.key) in groups]
 
 
+def present(metrics: Sequence[MetricSpec], rows: Iterable[Mapping[str, Any]]) -> list[MetricSpec]:
+    """The metrics that the rows have; some need known preferences, which not every suite has."""
+    found = {row["metric"] for row in rows}
+    return [spec for spec in metrics if spec.key in found]
+
+
 def write_csv(cells: Sequence[Cell], path: Path) -> None:
     """Write cells in their order, numbers with six significant digits: equal cells give equal bytes."""
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -45,22 +45,26 @@ def sample(
     max_new_tokens: int,
     eos_id: int,
     temperature: float = 1.0,
+    top_p: float = 1.0,
 ) -> list[list[Sample]]:
-    """`num_samples` responses a prompt, drawn at logits/temperature. One key a prompt; equal keys give equal numbers."""
+    """`num_samples` responses a prompt, drawn at logits/temperature. One key a prompt; equal keys give equal numbers.
+
+    top_p: each token comes from the likeliest ones alone that together reach this probability at logits/temperature.
+    """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
     per_batch = max(1, ROWS // num_samples)
     results: list[list[Sample]] = [[] for _ in prompts]
     for start in range(0, len(order), per_batch):
         batch = order[start : start + per_batch]
         noise = torch.stack([uniforms(keys[i], num_samples, max_new_tokens) for i in batch])
-        drawn = _sample_batch(model, [prompts[i] for i in batch], noise, eos_id, temperature)
+        drawn = _sample_batch(model, [prompts[i] for i in batch], noise, eos_id, temperature, top_p)
         for i, samples in zip(batch, drawn, strict=True):
             results[i] = samples
     return results
 
 
 def _sample_batch(
-    model: Any, prompts: list[Sequence[int]], noise: Tensor, eos_id: int, temperature: float
+    model: Any, prompts: list[Sequence[int]], noise: Tensor, eos_id: int, temperature: float, top_p: float
 ) -> list[list[Sample]]:
     device = next(model.parameters()).device
     n_prompts, n, budget = noise.shape
@@ -80,7 +84,7 @@ def _sample_batch(
     logp = torch.zeros(n_prompts * n, dtype=torch.float64, device=device)
     lengths = torch.full((n_prompts * n,), budget, device=device)
     for t in range(budget):
-        chosen, chosen_logp = _draw(logits, noise[alive, t], temperature)
+        chosen, chosen_logp = _draw(logits, noise[alive, t], temperature, top_p)
         tokens[alive, t] = chosen
         logp[alive] += chosen_logp
         going_on = chosen != eos_id
@@ -104,13 +108,28 @@ def _sample_batch(
     return _collect(tokens.tolist(), logp.tolist(), lengths.tolist(), eos_id, n)
 
 
-def _draw(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Tokens at the noise's quantiles of softmax(logits/temperature), and their log-probabilities at T = 1."""
+def _draw(logits: Tensor, noise: Tensor, temperature: float, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Tokens at the noise's quantiles of the nucleus of softmax(logits/temperature), and their log π at T = 1.
+
+    logits [B, V], noise [B] -> [B], [B]. The log-probabilities are those of all tokens, in or out of the nucleus.
+    """
     logps = logits.float().log_softmax(-1)
-    cumulative = (logps.double() / temperature).softmax(-1).cumsum(-1)
+    law = (logps.double() / temperature).softmax(-1)
+    if top_p < 1:
+        law = _nucleus(law, top_p)
+    cumulative = law.cumsum(-1)
     quantile = noise.unsqueeze(-1) * cumulative[:, -1:]
     chosen = torch.searchsorted(cumulative, quantile, right=True).clamp_max(logits.shape[-1] - 1)
     return chosen.squeeze(-1), logps.gather(-1, chosen).squeeze(-1).double()
+
+
+def _nucleus(law: Tensor, top_p: float) -> Tensor:
+    """Probabilities [B, V], 0 outside the smallest set that reaches top_p: the token that crosses it is in the set."""
+    ordered, tokens = law.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1).roll(1, -1)
+    before[:, 0] = 0.0
+    outside = before >= top_p
+    return law.masked_fill(torch.zeros_like(outside).scatter(-1, tokens, outside), 0.0)
 
 
 def _collect(tokens: list[list[int]], logps: list[float], lengths: list[int], eos_id: int, n: int) -> list[list[Sample]]:

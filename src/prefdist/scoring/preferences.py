@@ -3,13 +3,13 @@
 P(a ≻ b) = σ(γ·(log π*(a) − log π*(b))) (ADL Eq. 2); the label is one draw of it, and p_chosen is kept.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from prefdist.data import tables
+from prefdist.data.selection import first_prompts
 from prefdist.models import load_policy
 from prefdist.sampling.engine import Sample, sample, uniforms
 from prefdist.scoring.sequences import response_logps
@@ -19,7 +19,8 @@ from prefdist.tokens import TextCodec
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
     """Writes preferences.parquet. Pairs of identical responses carry no label and are left out."""
     codec = TextCodec(inputs["text"] / "tokenizer")
-    chosen = _prompts(inputs["text"], {"train": spec["train_prompts"], "test": spec["test_prompts"]})
+    wanted = {"train": spec["train_prompts"], "test": spec["test_prompts"]}
+    chosen = [row for split, size in wanted.items() for row in first_prompts(inputs["text"], split, size)]
     prompts = [codec.prompt(row["prompt"]) for row in chosen]
     drawn = sample(
         load_policy(inputs["prior"]),
@@ -41,13 +42,6 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
             if row["chosen_ids"] != row["rejected_ids"]:
                 rows.append(row)
     tables.write_table(out / "preferences.parquet", rows, tables.PREFERENCES)
-
-
-def _prompts(text: Path, wanted: dict[str, int]) -> list[dict[str, Any]]:
-    """The first prompts of each split in an order that has nothing to do with their modules."""
-    rows = tables.read_table(text / "prompts.parquet", tables.PROMPTS)
-    rows.sort(key=lambda row: hashlib.sha256(row["prompt_id"].encode()).digest())
-    return [row for split, size in wanted.items() for row in [r for r in rows if r["split"] == split][:size]]
 
 
 def _labelled(

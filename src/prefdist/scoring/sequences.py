@@ -21,6 +21,19 @@ def response_logps(model: Any, prompts: Sequence[Ids], responses: Sequence[Seque
     return _in_batches(lambda packed: packed_logprobs(model, packed).sum(-1), model, prompts, responses, pad_id)
 
 
+def response_logps_and_ends(
+    model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], *, pad_id: int
+) -> list[Tensor]:
+    """ℓ as above and the log-probability of each response's last token alone: a float32 tensor [n, 2] a prompt."""
+
+    def score(packed: Packed) -> Tensor:
+        logps = packed_logprobs(model, packed)
+        last = logps.gather(-1, packed.n_tokens.unsqueeze(-1) - 1)
+        return torch.cat([logps.sum(-1, keepdim=True), last], dim=-1)
+
+    return _in_batches(score, model, prompts, responses, pad_id)
+
+
 def response_rewards(
     scorer: Scorer, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], *, pad_id: int
 ) -> list[Tensor]:

@@ -12,6 +12,15 @@ from prefdist.tokens import TextCodec
 from prefdist.training.batch import Batch
 
 
+def build(data: dict[str, Any], inputs: dict[str, Path], codec: TextCodec, seed: int) -> Batch:
+    """The examples of a suite of kind testbed; `data` is the specification's."""
+    if data["kind"] == "references":
+        return references(inputs["text"], codec, noise=data["noise"], fraction=data["fraction"], seed=seed)
+    if data["kind"] == "chosen":
+        return chosen(inputs["preferences"], codec)
+    return pairs(inputs["preferences"], codec, "train", inputs.get("reference"))
+
+
 def references(text: Path, codec: TextCodec, *, noise: float, fraction: float, seed: int) -> Batch:
     """Training prompts with their reference; in a fraction `noise` of them its words stand in random order."""
     rows = [row for row in tables.read_table(text / "prompts.parquet", tables.PROMPTS) if row["split"] == "train"]

@@ -6,7 +6,6 @@ out: what is learnt (learner.py), from what (batch.py, rollouts.py), and by whic
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from prefdist.config import Optimisation
 from prefdist.errors import UserError
+from prefdist.progress import Progress
 from prefdist.training import checkpoint
 from prefdist.training.batch import Batch
 from prefdist.training.learner import Learner
@@ -70,7 +70,7 @@ def train(
     start, log = checkpoint.load(scratch, learner, optimiser)
     module = accelerator.prepare_model(learner) if accelerator.num_processes > 1 else learner
     every = math.ceil(settings.checkpoint_every / rollout_steps) * rollout_steps
-    progress = _Progress(settings.steps, start, accelerator.is_main_process)
+    progress = Progress("step", settings.steps, start, shown=accelerator.is_main_process)
     for step in range(start, settings.steps):
         began = time.perf_counter()
         for group in optimiser.param_groups:
@@ -84,7 +84,7 @@ def train(
         log.append({"step": step, **row})
         if (step + 1) % every == 0 and step + 1 < settings.steps and accelerator.is_main_process:
             checkpoint.save(scratch, learner, optimiser, step + 1, log)
-        progress.show(step + 1, row["loss"])
+        progress.show(step + 1, f"loss {row['loss']:.4f}")
     return log
 
 
@@ -152,19 +152,3 @@ def _check(what: str, value: float, limit: float, ids: Sequence[str], step: int,
             f"step {step}: the {what} is {value} ({allowed}); examples {', '.join(ids[:8])}"
             f"{' …' if len(ids) > 8 else ''}; {where}; lower optimisation.learning_rate"
         )
-
-
-class _Progress:
-    """A line on stderr every few seconds: step, loss, time left."""
-
-    def __init__(self, steps: int, start: int, shown: bool) -> None:
-        self.steps, self.start, self.shown = steps, start, shown
-        self.began = self.last = time.monotonic()
-
-    def show(self, done: int, loss: float) -> None:
-        now = time.monotonic()
-        if not self.shown or (now - self.last < 5 and done < self.steps):
-            return
-        self.last = now
-        left = (now - self.began) / max(1, done - self.start) * (self.steps - done)
-        print(f"step {done}/{self.steps}  loss {loss:.4f}  {left:.0f} s left", file=sys.stderr, flush=True)

@@ -11,12 +11,14 @@ import torch
 
 from prefdist.config import Optimisation, Rollouts
 from prefdist.data import tables
+from prefdist.errors import UserError
 from prefdist.models import add_lora, fold_temperature, load_policy, load_scorer, new_policy, save
 from prefdist.objectives.registry import Objective, load
 from prefdist.scoring.sequences import response_logps
-from prefdist.tokens import TextCodec
+from prefdist.tokens import TextCodec, same_tokenizer
 from prefdist.training import examples, identity
-from prefdist.training.batch import Batch, Dataset, Share
+from prefdist.training.batch import Dataset, Share
+from prefdist.training.decomposition import Decomposed
 from prefdist.training.learner import Learner
 from prefdist.training.loop import Stream, train
 from prefdist.training.terms import kl_term, objective_term
@@ -28,7 +30,8 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
 
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     settings = Optimisation.model_validate(spec["optimisation"])
-    codec = TextCodec(inputs["text"] / "tokenizer")
+    # A model folder carries its tokenizer; a model from scratch takes that of the text.
+    codec = TextCodec(inputs["init"] if "init" in inputs else inputs["text"] / "tokenizer")
     objective = load(spec["objective"])
     learner = _learner(spec, inputs, objective, codec).to(accelerator.device)
     share = Share(accelerator.process_index, accelerator.num_processes)
@@ -71,6 +74,15 @@ def _learner(spec: dict[str, Any], inputs: dict[str, Path], objective: Objective
         policy = add_lora(policy, spec["lora"], seed)
     # The critic starts as the reward model, whose output at a state is already a guess of the return.
     critic = load_scorer(inputs["reward_model"]) if "values" in objective.needs else None
+    if "token_kl" in objective.needs:
+        if not same_tokenizer(codec, TextCodec(inputs["teacher"])):
+            raise UserError(
+                f"{inputs['init']} and {inputs['teacher']} have different tokenizers, and {objective.row.title} compares laws "
+                f"of tokens; name a student and a teacher that share one"
+            )
+        return Learner(
+            policy, teacher=_frozen(load_policy(inputs["teacher"])), teacher_first=objective.row.direction == "forward"
+        )
     return Learner(policy, critic)
 
 
@@ -88,11 +100,11 @@ def _streams(
     regulariser = getattr(objective.row, "regulariser", None)
     penalty = [kl_term(float(regulariser.kl))] if regulariser and float(regulariser.kl) else []
     streams = []
-    if objective.row.responses == "dataset":
-        data = Dataset(_dataset(spec, inputs, codec), settings.batch_size, spec["seed"], share)
-        streams.append(Stream(data, [objective_term(objective)]))
-    if objective.row.responses == "dataset" and not penalty:
-        return streams, 1
+    if objective.row.responses != "policy":
+        data, list_size = _dataset(spec, inputs, codec, settings.batch_size, share)
+        streams.append(Stream(data, [objective_term(objective, list_size)]))
+        if not penalty:
+            return streams, 1
     rollouts = Rollouts.model_validate(spec["rollouts"])
     on_policy = objective if objective.row.responses == "policy" else None
     source = import_module("prefdist.training.rollouts").RolloutSource(
@@ -113,14 +125,20 @@ def _streams(
     return streams, source.updates
 
 
-def _dataset(spec: dict[str, Any], inputs: dict[str, Path], codec: TextCodec) -> Batch:
-    data = spec["data"]
-    if data["kind"] == "references":
-        options = {"noise": data["noise"], "fraction": data["fraction"]}
-        return examples.references(inputs["text"], codec, seed=spec["seed"], **options)
-    if data["kind"] == "chosen":
-        return examples.chosen(inputs["preferences"], codec)
-    return examples.pairs(inputs["preferences"], codec, "train", inputs.get("reference"))
+def _dataset(
+    spec: dict[str, Any], inputs: dict[str, Path], codec: TextCodec, batch_size: int, share: Share
+) -> tuple[Dataset, int | None]:
+    """The batches, and the length of the sublists that their lists are cut into, if they are."""
+    data, seed = spec["data"], spec["seed"]
+    parts = data.get("decomposition")
+    found = import_module(data.get("examples", _EXAMPLES)).build(data, inputs, codec, seed)
+    if parts is None:
+        return Dataset(found, batch_size, seed, share), None
+    return Decomposed(found, batch_size, seed, share, **parts), parts["size"]
+
+
+_EXAMPLES = "prefdist.training.examples"
+"""Where examples are made, unless the data's specification names another module with a `build(data, inputs, codec, seed)`."""
 
 
 def _probe(inputs: dict[str, Path], learner: Learner, codec: TextCodec) -> Callable[[], float]:

@@ -8,14 +8,16 @@ from torch import Tensor
 from prefdist.objectives.registry import Objective
 from prefdist.tokens import Packed
 from prefdist.training.batch import Batch
+from prefdist.training.decomposition import regroup
 
 Term = Callable[[Mapping[str, Tensor], Batch, Packed], Tensor]
 
 
-def objective_term(objective: Objective) -> Term:
+def objective_term(objective: Objective, list_size: int | None = None) -> Term:
     """The objective on the batch's columns. Objectives of sequences get sums over tokens, objectives of tokens the mask.
 
-    "old" is the current policy itself where the batch has no such column: the samples are from this very step.
+    "old" is the current policy itself where the batch has no such column: the samples are from this very step. With a
+    `list_size` an example's loss is the mean over the sublists of its column "groups" (decomposition.py).
     """
 
     def losses(outputs: Mapping[str, Tensor], batch: Batch, packed: Packed) -> Tensor:
@@ -27,7 +29,13 @@ def objective_term(objective: Objective) -> Term:
         if "mask" in objective.needs:
             return objective(logps, {**columns, "mask": packed.mask})
         summed = {name: value.sum(-1) if value.dim() == 3 else value for name, value in logps.items()}
-        return objective(summed, {**columns, "n_tokens": packed.n_tokens})
+        columns["n_tokens"] = packed.n_tokens
+        if list_size is None:
+            return objective(summed, columns)
+        groups = columns.pop("groups")
+        summed = {name: regroup(value, groups, list_size) for name, value in summed.items()}
+        columns = {name: regroup(value, groups, list_size) for name, value in columns.items()}
+        return objective(summed, columns).view(len(groups), -1).mean(-1)
 
     return losses
 

@@ -1,97 +1,11 @@
-"""From a suite to its artefacts: what is made, from what, and where. Nothing is made here.
+"""The artefacts of a suite with a known target, each made once."""
 
-An artefact's folder is artefacts/<stage>/<name>-<digest>; the digest covers the stage's whole specification and the
-digests of its inputs, so what two runs have in common exists once, and a changed value gives new folders to exactly what
-depends on it. Code is not in the digest: the rules pass it to Snakemake as a parameter, which re-runs in place.
-"""
-
-import hashlib
-import json
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any
-
-from prefdist.code import code_digest
-from prefdist.config import ExactSuite, ModelRun, Run, Suite
+from prefdist.config import ModelRun, Run, Suite
 from prefdist.objectives.registry import FAMILIES, read_row
-from prefdist.paths import ARTEFACTS, RESULTS
-
-STAGES = {
-    "text": "prefdist.data.stage",
-    "train": "prefdist.training.stage",
-    "preferences": "prefdist.scoring.preferences",
-    "reference": "prefdist.scoring.reference",
-    "baselines": "prefdist.evaluation.baselines",
-    "calibrate": "prefdist.evaluation.reward_model",
-    "evaluate": "prefdist.evaluation.policy",
-    "results": "prefdist.results.stage",
-    "exact": "prefdist.exact.stage",
-}
-"""Stage -> the module whose `run(spec, inputs, out)` makes the artefact."""
+from prefdist.plan.graph import Artefact
 
 
-@dataclass(frozen=True)
-class Artefact:
-    """One folder to be made. `inputs` are other artefacts by the role they play."""
-
-    stage: str
-    name: str
-    spec: dict[str, Any]
-    inputs: dict[str, "Artefact"] = field(default_factory=dict)
-    code: tuple[str, ...] = ()
-
-    @cached_property
-    def digest(self) -> str:
-        content = {
-            "stage": self.stage,
-            "spec": self.spec,
-            "inputs": {role: artefact.digest for role, artefact in self.inputs.items()},
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
-
-    @property
-    def path(self) -> Path:
-        return ARTEFACTS / self.stage / f"{self.name}-{self.digest}"
-
-    @property
-    def code_digest(self) -> str:
-        return code_digest(STAGES[self.stage], *self.code)
-
-
-class Plan:
-    """All artefacts of a suite. `final` is the last one, from which all others are reached; it is published in `results`."""
-
-    def __init__(self, final: Artefact, results: Path) -> None:
-        self.final, self.results = final, results
-        self.artefacts: dict[str, Artefact] = {}
-        waiting = [final]
-        while waiting:
-            artefact = waiting.pop()
-            if str(artefact.path) not in self.artefacts:
-                self.artefacts[str(artefact.path)] = artefact
-                waiting += artefact.inputs.values()
-
-    @property
-    def published(self) -> Path:
-        """Marks that the final artefact lies in `results`. Not in git: a fresh clone has results, but has run nothing."""
-        return self.results / f".published-{self.final.digest}"
-
-    def of_stage(self, stage: str) -> list[Artefact]:
-        return [artefact for artefact in self.artefacts.values() if artefact.stage == stage]
-
-
-def plan(suite: Suite | ExactSuite) -> Plan:
-    """The artefacts of a suite."""
-    results = RESULTS / suite.suite / suite.version
-    if isinstance(suite, ExactSuite):
-        spec = suite.model_dump(exclude={"suite", "version"})
-        code = tuple(FAMILIES.values())
-        return Plan(Artefact("exact", "exact", spec, {}, code), results)
-    return Plan(_Testbed(suite).results(), results)
-
-
-class _Testbed:
+class Testbed:
     """The artefacts of a suite with a known target, each made once."""
 
     def __init__(self, suite: Suite) -> None:

@@ -1,0 +1,272 @@
+"""What a suite of preference distillation (PAD) may say: models, samples, questions, rewards, runs and ablations.
+
+Left out: which artefacts follow from it (plan_pad.py).
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from prefdist.config import Optimisation, Strict
+from prefdist.errors import UserError
+from prefdist.paths import check_model_folder
+
+MAX_ITEMS = 14
+"""Longest list of the exact divergences of rankings (objectives/plackett_luce.py, whose import costs that of torch)."""
+MAX_OPTIONS = 26
+
+
+class HubPrompts(Strict):
+    """Prompts of a hub dataset, or of local files, with the columns `prompt` and, where there is one, `chosen`."""
+
+    dataset: str = Field(description="owner/name on the hub, or a folder of Parquet or JSON-lines files")
+    revision: str | None = Field(None, description="commit of the dataset; needed for one of the hub")
+    splits: dict[Literal["train", "test"], str] = Field(description="train and test -> the dataset's names for them")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _complete(self) -> "HubPrompts":
+        if self.revision is None and not Path(self.dataset).is_dir():
+            raise ValueError(f"dataset: {self.dataset} is no folder; for one of the hub give revision, a commit")
+        if set(self.splits) != {"train", "test"}:
+            raise ValueError(f"splits: name both train and test, found {sorted(self.splits)}")
+        return self
+
+
+class TrainingQuestions(Strict):
+    """Multiple-choice questions in a teacher's training: which summary belongs to this function?"""
+
+    repeats: int = Field(4, gt=0, description="questions made of each training prompt")
+    max_options: int = Field(4, ge=2, le=MAX_OPTIONS)
+    none_share: float = Field(0.15, ge=0, lt=1, description="questions without the right option, to be answered None")
+    template: str = "short"
+
+
+class TrainedModel(Strict):
+    """A model that the suite trains on references, with a tokenizer of its own size."""
+
+    vocabulary: int = Field(gt=300)
+    architecture: dict[str, Any] = Field(description="model_type and the keys of its transformers config")
+    fraction: float = Field(default=1.0, gt=0, le=1, description="fraction of the training prompts used")
+    objective: str = "sft"
+    temperature: float = Field(default=1.0, gt=0, description="folded into the weights after training")
+    questions: TrainingQuestions | None = None
+    optimisation: Optimisation
+
+
+class StoredModel(Strict):
+    """A model of the hub, or a folder."""
+
+    hub: str | None = Field(None, description="owner/name")
+    revision: str | None = Field(None, description="commit; needed with hub")
+    folder: str | None = None
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the frozen model, when it scores")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "StoredModel":
+        if (self.hub is None) == (self.folder is None):
+            raise ValueError("give hub (with revision) or folder, one of them")
+        if self.hub is not None and self.revision is None:
+            raise ValueError(f"hub: {self.hub} needs revision, the commit to take: a branch moves")
+        if self.folder is not None:
+            try:
+                check_model_folder(Path(self.folder))
+            except UserError as error:
+                raise ValueError(f"folder: {error}") from error
+        return self
+
+
+class Samples(Strict):
+    """Responses drawn from a model, n distinct ones a prompt."""
+
+    n: int = Field(gt=0)
+    draws: int = Field(gt=0, description="responses drawn, of which n distinct ones are kept")
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    select: Literal["first", "max_min"] = Field("first", description="max_min: a diverse subset, by edit distance")
+    max_new_tokens: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _enough(self) -> "Samples":
+        if self.draws < self.n:
+            raise ValueError(f"draws: {self.draws} is less than n, {self.n}")
+        return self
+
+
+class Questions(Strict):
+    """Multiple-choice questions about a prompt's responses."""
+
+    kind: Literal["n_way", "pairwise"] = Field(description="all n options at once (the paper) or two (the released code)")
+    orders: Literal["all", "cyclic", "fixed"] = Field("cyclic", description="orders of the options that are asked")
+    template: str = "short"
+
+
+class Reward(Strict):
+    """r̂ = (1−alpha)·ℓ + alpha·log p_sel (PAD's calibrated reward)."""
+
+    scorer: str = Field("teacher", description="teacher, or oracle: the known preferences of the world")
+    alpha: float = Field(ge=0, le=1, description="weight of the questions, as in the paper (the released code's is 1−alpha)")
+    normalisation: Literal["tokens", "tokens_without_end", "bytes", "sum"] = "tokens"
+    questions: str | None = Field(None, description="which of `questions`; needed where alpha > 0")
+    orders: Literal["averaged", "fixed"] = Field("averaged", description="fixed: the first order alone, position bias left in")
+    renormalise: bool = Field(True, description="divide by the mass on the letters, so that None does not count")
+
+    @model_validator(mode="after")
+    def _questions(self) -> "Reward":
+        if self.scorer not in ("teacher", "oracle"):
+            raise ValueError(f"scorer: {self.scorer!r} is neither teacher nor oracle")
+        if self.alpha > 0 and self.questions is None:
+            raise ValueError(f"alpha: {self.alpha} weights questions; name them, or set alpha to 0")
+        if self.scorer == "oracle" and self.alpha > 0:
+            raise ValueError("scorer: oracle asks no questions; set alpha to 0")
+        return self
+
+
+class Decomposition(Strict):
+    """Lists of n as n/size lists of `size`."""
+
+    size: int = Field(ge=2)
+    shuffle: bool = Field(False, description="other lists in every epoch, rather than always the same")
+    resample: bool = Field(False, description="lists one after another, each drawn from the student that the last one trained")
+
+
+class PadRun(Strict):
+    """One method: student, teacher, samples, reward, objective."""
+
+    student: str
+    teacher: str
+    objective: str
+    parameters: dict[str, float] = Field(default_factory=dict, description="override the row's parameters")
+    samples: str = Field(description="which of `samples`")
+    n: int = Field(ge=2, description="the first n samples of a prompt")
+    reward: Reward
+    train_on: Literal["lists", "best_worst", "random_pair", "references", "teacher_responses"] = "lists"
+    decomposition: Decomposition | None = None
+    optimisation: Optimisation
+
+
+class PadEvaluation(Strict):
+    prompts: int = Field(gt=0, description="held-out prompts")
+    samples: int = Field(gt=0, description="responses a prompt of every student")
+    max_new_tokens: int = Field(gt=0)
+    candidates: str = Field(description="which of `samples`: lists of the untrained student, ranked by student and teacher")
+    reward: Reward = Field(description="of the candidates: what the students' rankings are held against")
+    beta: float = Field(10.0, gt=0, description="multiplies a student's mean log-probabilities: its law of rankings")
+    beta_teacher: float = Field(1.0, gt=0, description="multiplies the teacher's rewards: its law of rankings")
+    clearly: float = Field(
+        0.6, gt=0.5, lt=1, description="a known preference this probable, against the teacher's: clearly wrong"
+    )
+
+
+class Ablation(Strict):
+    """Runs that differ in one thing."""
+
+    title: str
+    runs: dict[str, str] = Field(description="value of what differs -> run", min_length=2)
+
+
+class PadSuite(Strict):
+    """Preference distillation from teachers to students."""
+
+    kind: Literal["pad"]
+    suite: str
+    version: str
+    seeds: list[int] = Field(min_length=1)
+    world: str | None = Field(None, description="testbed suite that lends text, π₀ and the known preferences of π*")
+    prompts: HubPrompts | None = None
+    train_prompts: int = Field(gt=0)
+    models: dict[str, TrainedModel | StoredModel]
+    samples: dict[str, Samples]
+    questions: dict[str, Questions] = Field(default_factory=dict)
+    runs: dict[str, PadRun]
+    evaluation: PadEvaluation
+    ablations: dict[str, Ablation] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PadSuite":
+        if (self.world is None) == (self.prompts is None):
+            raise ValueError("give world (a testbed suite) or prompts (a dataset), one of them")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: each seed once, found {self.seeds}")
+        for name, model in self.models.items():
+            if self.world is None and isinstance(model, TrainedModel):
+                raise ValueError(f"models.{name}: only a suite with a world trains models from scratch; give hub or folder")
+        self._known("evaluation.candidates", self.evaluation.candidates, self.samples)
+        self._reward("evaluation.reward", self.evaluation.reward, self.samples[self.evaluation.candidates].n)
+        for name, run in self.runs.items():
+            self._run(f"runs.{name}", run)
+        for name, ablation in self.ablations.items():
+            for run_name in ablation.runs.values():
+                self._known(f"ablations.{name}", run_name, self.runs)
+        return self
+
+    def _known(self, where: str, name: str, among: dict[str, Any]) -> None:
+        if name not in among:
+            raise ValueError(f"{where}: {name!r} is not one of {', '.join(sorted(among)) or 'none'}")
+
+    def _reward(self, where: str, reward: Reward, n: int) -> None:
+        if reward.questions is not None:
+            self._known(f"{where}.questions", reward.questions, self.questions)
+            if reward.alpha > 0 and self.questions[reward.questions].kind == "n_way" and n > MAX_OPTIONS:
+                raise ValueError(f"{where}.questions: {n} options have no letters; at most {MAX_OPTIONS}")
+        if reward.scorer == "oracle" and self.world is None:
+            raise ValueError(f"{where}.scorer: oracle needs a world, whose preferences are known")
+
+    def _run(self, where: str, run: PadRun) -> None:
+        from prefdist.objectives.registry import read_row
+
+        self._known(f"{where}.student", run.student, self.models)
+        self._known(f"{where}.teacher", run.teacher, self.models)
+        self._known(f"{where}.samples", run.samples, self.samples)
+        if run.n > self.samples[run.samples].n:
+            raise ValueError(f"{where}.n: {run.n}, but samples {run.samples} has n = {self.samples[run.samples].n}")
+        self._reward(f"{where}.reward", run.reward, run.n)
+        try:
+            row = read_row(run.objective, run.parameters)
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(f"{where}: {error}") from error
+        self._lists(where, run, row)
+        if row.family == "token_distillation":
+            self._same_tokenizer(where, run)
+
+    def _lists(self, where: str, run: PadRun, row: Any) -> None:
+        """The rows' kind, the length of the lists and the decomposition fit together."""
+        if row.responses == "policy" or getattr(row, "regulariser", None) is not None:
+            raise ValueError(
+                f"{where}: objective {run.objective} needs fresh samples and a reward model: a testbed suite has them"
+            )
+        if row.responses == "scored" and run.train_on != "lists":
+            raise ValueError(f"{where}.train_on: objective {run.objective} learns from scored lists; set it to lists")
+        single = run.train_on in ("references", "teacher_responses")
+        if single != (row.family in ("likelihood", "token_distillation")):
+            raise ValueError(f"{where}.train_on: {run.train_on} does not fit objective {run.objective}")
+        lists = run.train_on == "lists"
+        size = (run.decomposition.size if run.decomposition else run.n) if lists else 2
+        if row.family == "preference" and row.model == "bradley_terry" and size != 2:
+            raise ValueError(
+                f"{where}: objective {run.objective} compares two responses; set train_on to best_worst or random_pair"
+            )
+        exact = getattr(row, "model", "") == "plackett_luce" and row.divergence in ("kl", "jsd", "ag")
+        if exact and size > MAX_ITEMS:
+            raise ValueError(
+                f"{where}.n: exact divergences go to lists of {MAX_ITEMS}, this one has {size}; give decomposition.size"
+            )
+        if run.decomposition is not None:
+            if not lists:
+                raise ValueError(f"{where}.decomposition: only lists are decomposed, train_on is {run.train_on}")
+            if run.n % size:
+                raise ValueError(f"{where}.decomposition.size: {size} does not divide n, {run.n}")
+            if run.decomposition.resample and run.optimisation.steps % (run.n // size):
+                raise ValueError(
+                    f"{where}.optimisation.steps: {run.optimisation.steps} steps are not a multiple of {run.n // size} lists"
+                )
+
+    def _same_tokenizer(self, where: str, run: PadRun) -> None:
+        """Models that are stored are compared by their tokenizers when the run starts."""
+        student, teacher = self.models[run.student], self.models[run.teacher]
+        if isinstance(student, TrainedModel) and isinstance(teacher, TrainedModel) and student.vocabulary != teacher.vocabulary:
+            raise ValueError(
+                f"{where}: objective {run.objective} compares laws of tokens, but student {run.student} has a vocabulary of "
+                f"{student.vocabulary} and teacher {run.teacher} of {teacher.vocabulary}; name models that share a tokenizer"
+            )

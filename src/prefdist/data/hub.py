@@ -1,0 +1,106 @@
+"""Models and prompts of the Hugging Face hub, as folders and rows of our own. No code and no pickle is taken from it.
+
+Left out: what becomes of them (the plans), and other columns of a dataset than prompts and chosen answers.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefdist.errors import UserError
+from prefdist.paths import check_model_folder
+
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja")
+"""Weights, configuration, tokenizer and chat template. What is not listed is not fetched: no *.bin, *.pt, *.pth, *.py."""
+
+FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
+
+
+def fetch_model(repo: str, revision: str, out: Path) -> None:
+    """Download one revision (a commit, or a branch or tag) of a model into the folder `out`, and check that it is one.
+
+    UserError if the hub cannot be reached, or does not give the files.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    try:
+        snapshot_download(repo, revision=revision, local_dir=out, allow_patterns=list(MODEL_FILES))
+    except (OSError, HTTPError, HFValidationError) as error:
+        raise UserError(_unreachable("model", repo, revision, error)) from error
+    shutil.rmtree(out / ".cache", ignore_errors=True)  # the download's own notes, which hold times
+    check_model_folder(out)
+
+
+def take_model(folder: Path, out: Path) -> None:
+    """Copy a local model's files into `out`. UserError if the folder holds none."""
+    check_model_folder(folder)
+    for file in sorted(set().union(*(folder.glob(pattern) for pattern in MODEL_FILES))):
+        shutil.copyfile(file, out / file.name)
+
+
+def hub_prompts(spec: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Rows of tables.PROMPTS, in an order that is a pure function of the seed and the texts.
+
+    `spec`: dataset (a repository of the hub, or a local folder of Parquet or JSON-lines files named <split>.… or
+    <split>-….…), revision (hub only), splits (ours -> the dataset's, such as {"train": "train_prefs"}) and seed.
+    Of the dataset, `prompt` is read and, where it is there, `chosen`: a text, or messages whose last is the answer.
+    Texts are stripped. A prompt that occurs again is left out, in training also when it is held out elsewhere.
+    UserError if the dataset cannot be had or has no texts in a column `prompt`.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    module = Path(spec["dataset"]).name if Path(spec["dataset"]).is_dir() else spec["dataset"]
+    for split in sorted(spec["splits"], key=lambda name: (name == "train", name)):  # training last
+        for prompt, reference in _read(spec, spec["splits"][split]):
+            prompt_id = hashlib.sha256(prompt.encode()).hexdigest()[:16]
+            row = {"prompt_id": prompt_id, "module": module, "split": split, "prompt": prompt, "reference": reference}
+            rows.setdefault(prompt_id, row)
+    return sorted(rows.values(), key=lambda row: hashlib.sha256(f"{spec['seed']}:{row['prompt_id']}".encode()).digest())
+
+
+def _read(spec: Mapping[str, Any], split: str) -> Iterable[tuple[str, str]]:
+    """(prompt, chosen answer or "") of every example that has a prompt."""
+    dataset = _load(spec, split)
+    if getattr(dataset.features.get("prompt"), "dtype", None) not in ("string", "large_string"):
+        names = ", ".join(dataset.column_names)
+        raise UserError(f"{spec['dataset']}: split {split} has no column `prompt` of texts; its columns are {names}")
+    columns = ["prompt", "chosen"] if "chosen" in dataset.column_names else ["prompt"]
+    for example in dataset.select_columns(columns):
+        prompt = example["prompt"].strip()
+        if prompt:
+            yield prompt, _answer(example.get("chosen")).strip()
+
+
+def _load(spec: Mapping[str, Any], split: str) -> Any:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HTTPError
+
+    folder = Path(spec["dataset"])
+    if folder.is_dir():
+        files = sorted(f for f in folder.rglob("*") if f.suffix in FORMATS and f.stem.split("-")[0] == split)
+        kinds = {FORMATS[file.suffix] for file in files}
+        if len(kinds) != 1:
+            found = f"files of {len(kinds)} formats" if kinds else "no file"
+            raise UserError(f"{folder}: {found} for split {split}; put {split}.parquet or {split}.jsonl there")
+        return load_dataset(kinds.pop(), data_files=[str(file) for file in files], split="train")
+    try:
+        return load_dataset(spec["dataset"], revision=spec["revision"], split=split)
+    except (OSError, ValueError, DatasetsError, HTTPError) as error:
+        raise UserError(_unreachable("dataset", spec["dataset"], spec["revision"], error)) from error
+
+
+def _answer(chosen: Any) -> str:
+    if isinstance(chosen, list):
+        return str(chosen[-1]["content"]) if chosen else ""
+    return str(chosen or "")
+
+
+def _unreachable(kind: str, repo: str, revision: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"{kind} {repo}, revision {revision}: not available ({reason.rstrip('.')}); run `hf auth login`, accept its licence "
+        f"on the hub, or give a local folder"
+    )

@@ -1,0 +1,31 @@
+"""From a suite to its artefacts: what is made, from what, and where. Nothing is made here.
+
+An artefact's folder is artefacts/<stage>/<name>-<digest>; the digest covers the stage's whole specification and the
+digests of its inputs, so what two runs have in common exists once, and a changed value gives new folders to exactly what
+depends on it. Code is not in the digest: the rules pass it to Snakemake as a parameter, which re-runs in place.
+"""
+
+from pathlib import Path
+
+from prefdist.config import ExactSuite
+from prefdist.config_pad import PadSuite
+from prefdist.objectives.registry import FAMILIES
+from prefdist.paths import RESULTS
+from prefdist.plan.distillation import Distillation
+from prefdist.plan.graph import STAGES, Artefact, Plan
+from prefdist.plan.testbed import Testbed
+from prefdist.suites import AnySuite
+
+__all__ = ["STAGES", "Artefact", "Plan", "plan"]
+
+
+def plan(suite: AnySuite, root: Path = Path()) -> Plan:
+    """The artefacts of a suite of the checkout `root`."""
+    results = RESULTS / suite.suite / suite.version
+    if isinstance(suite, ExactSuite):
+        spec = suite.model_dump(exclude={"kind", "suite", "version"})
+        return Plan(Artefact("exact", "exact", spec, {}, tuple(FAMILIES.values())), results)
+    if isinstance(suite, PadSuite):
+        planned = Distillation(suite, root)
+        return Plan(planned.results(), results, {name: planned.ablation(name) for name in suite.ablations})
+    return Plan(Testbed(suite).results(), results)

@@ -1,0 +1,89 @@
+"""Planned artefacts: a name, a specification, inputs, and the digest that follows from them. Nothing is made here."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prefdist.code import code_digest
+from prefdist.paths import ARTEFACTS
+
+STAGES = {
+    "text": "prefdist.data.stage",
+    "prompts": "prefdist.data.prompts",
+    "model": "prefdist.data.models",
+    "train": "prefdist.training.stage",
+    "preferences": "prefdist.scoring.preferences",
+    "reference": "prefdist.scoring.reference",
+    "responses": "prefdist.sampling.stage",
+    "scores": "prefdist.scoring.teacher",
+    "questions": "prefdist.scoring.mcq",
+    "baselines": "prefdist.evaluation.baselines",
+    "calibrate": "prefdist.evaluation.reward_model",
+    "evaluate": "prefdist.evaluation.policy",
+    "held_out": "prefdist.evaluation.held_out",
+    "teacher": "prefdist.evaluation.teacher",
+    "student": "prefdist.evaluation.student",
+    "results": "prefdist.results.stage",
+    "ablation": "prefdist.results.ablation",
+    "pad_results": "prefdist.results.distillation",
+    "exact": "prefdist.exact.stage",
+}
+"""Stage -> the module whose `run(spec, inputs, out, scratch)` makes the artefact."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One folder to be made. `inputs` are other artefacts by the role they play."""
+
+    stage: str
+    name: str
+    spec: dict[str, Any]
+    inputs: dict[str, "Artefact"] = field(default_factory=dict)
+    code: tuple[str, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        content = {
+            "stage": self.stage,
+            "spec": self.spec,
+            "inputs": {role: artefact.digest for role, artefact in self.inputs.items()},
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def path(self) -> Path:
+        return ARTEFACTS / self.stage / f"{self.name}-{self.digest}"
+
+    @property
+    def code_digest(self) -> str:
+        return code_digest(STAGES[self.stage], *self.code)
+
+
+class Plan:
+    """All artefacts of a suite. `final` is the last one, from which all others are reached; it is published in `results`.
+
+    Each ablation is a plan of its own, whose artefacts the suite's are, too.
+    """
+
+    def __init__(self, final: Artefact, results: Path, ablations: dict[str, Artefact] | None = None) -> None:
+        self.final, self.results = final, results
+        folder = results.with_name(f"{results.name}-ablations")
+        self.ablations = {name: Plan(ablation, folder / name) for name, ablation in (ablations or {}).items()}
+        self.artefacts: dict[str, Artefact] = {}
+        waiting = [final, *(plan.final for plan in self.ablations.values())]
+        while waiting:
+            artefact = waiting.pop()
+            if str(artefact.path) not in self.artefacts:
+                self.artefacts[str(artefact.path)] = artefact
+                waiting += artefact.inputs.values()
+
+    @property
+    def published(self) -> Path:
+        """Marks that the final artefact lies in `results`. Not in git: a fresh clone has results, but has run nothing."""
+        return self.results / f".published-{self.final.digest}"
+
+    def of_stage(self, stage: str) -> list[Artefact]:
+        return [artefact for artefact in self.artefacts.values() if artefact.stage == stage]

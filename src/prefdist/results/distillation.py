@@ -1,0 +1,111 @@
+"""The stage `pad_results`: tables, figures, costs and the manifest of a suite of preference distillation."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from prefdist.artefacts import provenance
+from prefdist.data import tables
+from prefdist.evaluation.statistics import reliability_bins
+from prefdist.results import figures_distillation
+from prefdist.results.ablation import metric_rows
+from prefdist.results.manifest import write_manifest
+from prefdist.results.metrics import STUDENT, TEACHER
+from prefdist.results.tables import Cell, main_table, present, write_csv, write_markdown
+
+FLAT = 0.98
+"""Entropy of a teacher's law of rankings over ln n!, above which it says next to nothing (PAD's sign of failure)."""
+
+
+def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
+    """Everything that results/<suite>/<version> holds."""
+    rows = metric_rows({name: inputs[f"student/{name}"] for name in spec["runs"]})
+    tables.write_table(out / "metrics.parquet", rows, tables.METRICS)
+    metrics = present(STUDENT, rows)
+    cells = main_table(rows, spec["runs"], metrics)
+    write_csv(cells, out / "table.csv")
+    write_markdown(cells, metrics, out / "table.md")
+    _write_teachers(spec, inputs, out)
+    _write_costs(spec, inputs, out / "cost.csv")
+    figures_distillation.panels(cells, out / "overview", title="All runs: estimates with 95 % intervals")
+    write_manifest(spec, inputs, out / "manifest.json")
+
+
+def _write_teachers(spec: dict[str, Any], inputs: dict[str, Path], out: Path) -> None:
+    """One table and reliability diagram a pair of student and teacher: the candidates are the student's."""
+    biases = {}
+    for student, teacher in spec["pairs"]:
+        folder = inputs[f"teacher/{teacher}/{student}"]
+        rows = tables.read_table(folder / "metrics.parquet", tables.METRICS)
+        metrics, name = present(TEACHER, rows), f"teacher-{teacher}-{student}"
+        cells = main_table(rows, list(dict.fromkeys(row["run"] for row in rows)), metrics)
+        write_csv(cells, out / f"{name}.csv")
+        write_markdown(cells, metrics, out / f"{name}.md")
+        _warn_if_flat(teacher, cells)
+        biases[f"{teacher}/{student}"] = json.loads((folder / "questions.json").read_text())
+        pairs = tables.read_table(folder / "pairs.parquet", tables.TEACHER_PAIRS)
+        if pairs:
+            figures_distillation.reliabilities(_bins(pairs), out / f"{name}-reliability")
+    (out / "questions.json").write_text(json.dumps(biases, indent=1) + "\n")
+
+
+def _warn_if_flat(teacher: str, cells: list[Cell]) -> None:
+    for cell in cells:
+        if cell["metric"] == "entropy" and cell["estimate"] > FLAT:
+            share = f"{100 * cell['estimate']:.1f} % of the most that is possible"
+            print(f"warning: teacher {teacher}, reward {cell['run']}: its rankings have {share}: nearly flat", file=sys.stderr)
+
+
+def _bins(pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Reliability of each reward, both orientations of every pair, so that the naming of the pair does not matter."""
+    found = {}
+    for reward in dict.fromkeys(pair["reward"] for pair in pairs):
+        chosen = [pair for pair in pairs if pair["reward"] == reward]
+        p = [pair["p_model"] for pair in chosen]
+        hit = [float(pair["first_wins"]) for pair in chosen]
+        found[reward] = reliability_bins(p + [1 - x for x in p], hit + [1 - x for x in hit], bins=10)
+    return found
+
+
+def _write_costs(spec: dict[str, Any], inputs: dict[str, Path], file: Path) -> None:
+    """What each run took for itself and for what it shares: samples, forward passes of the teacher, training.
+
+    A response scored or a question put is one forward pass of the teacher's; a drawn response is one of the sampler's.
+    """
+    lines = ["run,seed,responses_drawn,teacher_scores,teacher_questions,teacher_responses_drawn,steps,tokens,seconds"]
+    for run in spec["runs"]:
+        for seed in spec["seeds"]:
+            parts = range(sum(role.startswith(f"policy/{run}/{seed}/") for role in inputs))
+            counts = [_count(inputs, f"{role}/{run}/{seed}", parts) for role in _DRAWN_OR_SCORED]
+            logs = [json.loads(line) for i in parts for line in _log(inputs[f"policy/{run}/{seed}/{i}"])]
+            tokens, seconds = (sum(row[column] for row in logs) for column in ("tokens", "seconds"))
+            lines.append(",".join(map(str, [run, seed, *counts, len(logs), round(tokens), round(seconds, 1)])))
+    file.write_text("\n".join(lines) + "\n")
+
+
+_DRAWN_OR_SCORED = {
+    "responses": "responses",
+    "scores": "scores",
+    "questions": "questions",
+    "teacher_responses": "responses",
+}
+
+
+def _count(inputs: dict[str, Path], role: str, parts: range) -> int:
+    """Rows of a table, or responses drawn for it, over the parts of a run."""
+    total = 0
+    for i in parts:
+        folder = inputs.get(f"{role}/{i}")
+        if folder is not None:
+            spec = provenance(folder)["spec"]
+            name = _DRAWN_OR_SCORED[role.split("/")[0]]
+            drawn = spec["draws"] * spec["prompts"] if name == "responses" else None
+            total += drawn or pq.read_metadata(folder / f"{name}.parquet").num_rows
+    return total
+
+
+def _log(folder: Path) -> list[str]:
+    return (folder / "log.jsonl").read_text().splitlines()

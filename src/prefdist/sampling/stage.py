@@ -1,0 +1,93 @@
+"""The stage `responses`: n distinct responses of a policy to each prompt.
+
+Distinct after white space is made equal; blank texts are dropped. A prompt with fewer than n such texts is left out.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prefdist.data import tables
+from prefdist.data.selection import first_prompts, held_out
+from prefdist.errors import UserError
+from prefdist.models import load_policy
+from prefdist.sampling.engine import ROWS
+from prefdist.sampling.rows import draw
+from prefdist.sampling.subsets import max_min_subset
+from prefdist.scoring.shards import sharded
+from prefdist.tokens import TextCodec
+
+Row = dict[str, Any]
+
+
+def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
+    """Writes responses.parquet and summary.json. Resumes from `scratch`, which is removed at the end.
+
+    UserError if the split has no prompt, or none with n distinct responses.
+    """
+    text, split = inputs["text"], spec["split"]
+    prompts = (first_prompts if split == "train" else held_out)(text, split, spec["prompts"])
+    if not prompts:
+        raise UserError(f"{text / 'prompts.parquet'}: no prompt of split {split!r}; name one of its splits")
+    drawn = _drawn(spec, inputs["policy"], prompts, scratch)
+    by_prompt = [drawn[start : start + spec["draws"]] for start in range(0, len(drawn), spec["draws"])]
+    rows, summary = choose(by_prompt, spec["n"], spec["select"])
+    if not rows:
+        raise UserError(
+            f"{inputs['policy']}: no prompt of split {split!r} has n = {spec['n']} distinct responses among {spec['draws']} "
+            f"draws at temperature {spec['temperature']}; raise draws or temperature"
+        )
+    tables.write_table(out / "responses.parquet", rows, tables.SAMPLES)
+    (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _drawn(spec: dict[str, Any], policy: Path, prompts: list[Row], scratch: Path) -> list[Row]:
+    """`draws` rows of the samples table for each prompt, in their order."""
+    codec = TextCodec(policy)
+    model = load_policy(policy, "cuda" if torch.cuda.is_available() else "cpu")
+    options = {name: spec[name] for name in ("max_new_tokens", "temperature", "top_p")}
+
+    def compute(part: list[Row]) -> list[Row]:
+        prompt_of = {row["prompt_id"]: row["prompt"] for row in part}
+        rows = draw(model, codec, part, spec["key"], num_samples=spec["draws"], **options)
+        return [{**row, "prompt": prompt_of[row["prompt_id"]]} for row in rows]
+
+    return sharded(
+        prompts,
+        [len(codec.prompt(row["prompt"])) for row in prompts],
+        compute,
+        per_shard=max(1, ROWS // spec["draws"]),
+        schema=tables.SAMPLES,
+        scratch=scratch,
+        what="prompts sampled",
+    )
+
+
+def choose(by_prompt: list[list[Row]], n: int, select: str) -> tuple[list[Row], dict[str, Any]]:
+    """n rows of each prompt that has n distinct texts, numbered from 0 as chosen, and what became of the others.
+
+    `select` is first (in the order drawn) or max_min (far apart in edit distance, see subsets.py). The summary counts
+    prompts (asked, kept, dropped) and draws (duplicates, blanks); truncated is a share of the rows.
+    """
+    rows: list[Row] = []
+    duplicates = blanks = kept = 0
+    for drawn in by_prompt:
+        distinct: dict[str, Row] = {}
+        for row in drawn:
+            normalised = " ".join(row["text"].split())
+            blanks += not normalised
+            duplicates += normalised in distinct
+            if normalised:
+                distinct.setdefault(normalised, row)
+        usable = list(distinct.values())
+        if len(usable) >= n:
+            chosen = range(n) if select == "first" else max_min_subset([row["text"] for row in usable], n)
+            rows += [{**usable[i], "sample": k} for k, i in enumerate(chosen)]
+            kept += 1
+    truncated = sum(row["finish_reason"] == "length" for row in rows) / max(1, len(rows))
+    summary = {"prompts": len(by_prompt), "kept": kept, "dropped": len(by_prompt) - kept}
+    return rows, summary | {"duplicates": duplicates, "blanks": blanks, "truncated": truncated}

@@ -1,0 +1,108 @@
+"""Tiny random instruct models on disk: architecture, special tokens and chat template behave as those of the real families."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+TEXTS = [f"{verb} the {noun} and {verb} it again." for verb in ("open", "close", "read") for noun in ("file", "list", "tree")]
+
+GEMMA2_SPECIAL = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
+GEMMA2_TEMPLATE = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+
+LLAMA3_SPECIAL = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<|finetune_right_pad_id|>",
+)
+LLAMA3_TEMPLATE = (
+    "{{ bos_token }}{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "{{ '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: ' }}"
+    "{{ date_string + '\n\n<|eot_id|>' }}"
+    "{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+
+def tokenizer(special: Sequence[str], template: str, **named: str) -> Any:
+    """A byte-level BPE of about 300 tokens. `named`: bos_token, eos_token and, where the family has one, pad_token."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=340, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, chat_template=template, **named)
+
+
+def gemma2_tokenizer(template: str = GEMMA2_TEMPLATE) -> Any:
+    return tokenizer(GEMMA2_SPECIAL, template, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
+
+
+def llama3_tokenizer(template: str = LLAMA3_TEMPLATE) -> Any:
+    """Without PAD, as the real one."""
+    return tokenizer(LLAMA3_SPECIAL, template, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
+
+
+def gemma2_folder(path: Path, *, hidden: int = 16, seed: int = 0, **config: Any) -> Path:
+    """Two layers, one with a window of 6, and caps that bite. Returns `path`."""
+    options = {"sliding_window": 6, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0} | config
+    codec = gemma2_tokenizer()
+    shape = _shape(codec, hidden) | {"head_dim": hidden // 4, "query_pre_attn_scalar": hidden // 4}
+    return _saved(path, Gemma2ForCausalLM, Gemma2Config(**shape | options), codec, seed)
+
+
+def llama3_folder(path: Path, *, hidden: int = 16, seed: int = 0, tied: bool = False, **config: Any) -> Path:
+    """Two layers, grouped queries, and positions scaled as in Llama 3.1 from 8 tokens on. Returns `path`."""
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 500.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8,
+    }
+    codec = llama3_tokenizer()
+    shape = _shape(codec, hidden) | {"rope_parameters": rope, "tie_word_embeddings": tied}
+    return _saved(path, LlamaForCausalLM, LlamaConfig(**shape | config), codec, seed)
+
+
+def _shape(codec: Any, hidden: int) -> dict[str, Any]:
+    return {
+        "vocab_size": len(codec),
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "bos_token_id": codec.bos_token_id,
+        "eos_token_id": codec.eos_token_id,
+        "pad_token_id": codec.pad_token_id,
+    }
+
+
+def _saved(path: Path, model_class: Any, config: Any, codec: Any, seed: int) -> Path:
+    torch.manual_seed(seed)
+    model = model_class(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)  # the usual 0.02 gives a nearly uniform distribution
+    model.save_pretrained(path)
+    codec.save_pretrained(path)
+    return path

@@ -1,0 +1,184 @@
+"""Models and prompts of the hub, without a network: a stand-in for the download, and datasets in local files."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from chat_models import llama3_folder
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
+
+from prefdist.data import tables
+from prefdist.data.hub import fetch_model, hub_prompts
+from prefdist.errors import UserError
+from prefdist.models import load_policy
+from prefdist.tokens import TextCodec
+
+MENDED = r"; run `hf auth login`, accept its licence on the hub, or give a local folder$"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A model as repositories hold it: with pickled weights and code beside what we want."""
+    folder = llama3_folder(tmp_path / "repository")
+    for name in ("pytorch_model.bin", "consolidated.00.pth", "modeling.py", "README.md"):
+        (folder / name).write_text("no")
+    return folder
+
+
+def downloads(repository: Path) -> Callable[..., None]:
+    """snapshot_download of that repository, with the library's own reading of patterns."""
+
+    def snapshot_download(repo: str, *, revision: str, local_dir: Path, allow_patterns: list[str]) -> None:
+        assert (repo, revision) == ("someone/model", "abc123")
+        names = [file.name for file in repository.iterdir()]
+        (local_dir / ".cache" / "huggingface").mkdir(parents=True)
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
+            shutil.copy(repository / name, local_dir / name)
+
+    return snapshot_download
+
+
+def test_a_fetched_model_is_complete_and_holds_no_pickle(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", downloads(repository))
+    out = tmp_path / "out"
+    fetch_model("someone/model", "abc123", out)
+    assert TextCodec(out).prompt("open it") == TextCodec(repository).prompt("open it")
+    assert load_policy(out).config.model_type == "llama"
+    assert {file.suffix for file in out.iterdir()} == {".json", ".safetensors", ".jinja"}
+
+
+def test_a_repository_of_pickles_is_refused(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "model.safetensors").unlink()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", downloads(repository))
+    with pytest.raises(UserError, match=r"no \*.safetensors weights there"):
+        fetch_model("someone/model", "abc123", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LocalEntryNotFoundError("cannot be reached.\nMore."),
+        HTTPError("cannot be reached."),
+        HFValidationError("cannot be reached"),
+        ConnectionError("cannot be reached"),
+    ],
+)
+def test_a_hub_out_of_reach_is_one_sentence(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(UserError, match=r"^model a/b, revision main: not available \(cannot be reached\)" + MENDED):
+        fetch_model("a/b", "main", tmp_path)
+    if not isinstance(error, HFValidationError):  # a ValueError, as an unknown split is
+        monkeypatch.setattr("datasets.load_dataset", refuse)
+        with pytest.raises(UserError, match=r"^dataset a/b, revision main: not available \(cannot be reached\)" + MENDED):
+            hub_prompts({"dataset": "a/b", "revision": "main", "splits": {"train": "train"}, "seed": 0})
+
+
+# ---- prompts ---------------------------------------------------------------------------------------------------------
+
+
+def example(prompt: str, answer: str) -> dict[str, Any]:
+    """As in UltraFeedback, binarised."""
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    return {"prompt": prompt, "chosen": turns, "score_chosen": 7.5}
+
+
+TRAIN = [example(f"task {i}", f"answer {i}") for i in range(30)]
+TEST = [example(f"held-out {i}", f"answer {i}") for i in range(5)]
+
+
+def write(folder: Path, name: str, examples: list[dict[str, Any]]) -> None:
+    folder.mkdir(exist_ok=True)
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(examples), folder / name)
+    else:
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in examples))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def spec(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {"dataset": str(folder), "splits": {"train": "train_prefs", "test": "test_prefs"}, "seed": 0} | changes
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_prompts_of_local_files(ending: str, tmp_path: Path) -> None:
+    folder = tmp_path / "feedback"
+    write(folder, f"train_prefs-00000-of-00002.{ending}", TRAIN[:20])
+    write(folder, f"train_prefs-00001-of-00002.{ending}", TRAIN[20:])
+    write(folder, f"test_prefs.{ending}", TEST)
+    write(folder, f"train_sft.{ending}", [example("another split", "")])
+    rows = hub_prompts(spec(folder))
+    tables.write_table(tmp_path / "prompts.parquet", rows, tables.PROMPTS)
+    expected = [("train", f"task {i}", f"answer {i}") for i in range(30)]
+    expected += [("test", f"held-out {i}", f"answer {i}") for i in range(5)]
+    assert sorted((row["split"], row["prompt"], row["reference"]) for row in rows) == sorted(expected)
+    assert {row["module"] for row in rows} == {"feedback"}
+    assert len({row["prompt_id"] for row in rows}) == 35
+
+
+def test_the_order_depends_on_the_seed_and_the_texts_alone(tmp_path: Path) -> None:
+    """Not on the order of the files' lines; and the ids on the texts alone."""
+    for name, train in (("one", TRAIN), ("other", TRAIN[::-1])):
+        write(tmp_path / name, "train_prefs.jsonl", train)
+        write(tmp_path / name, "test_prefs.jsonl", TEST)
+    orders = [
+        [row["prompt_id"] for row in hub_prompts(spec(tmp_path / name, seed=seed))]
+        for name, seed in (("one", 0), ("other", 0), ("one", 1))
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2])
+    assert orders[0] != sorted(orders[0])
+
+
+def test_a_prompt_occurs_once_and_never_in_training_if_held_out(tmp_path: Path) -> None:
+    again = [example(" task 3\n", "another answer"), example("held-out 1", "leaked"), example("  ", "to nothing")]
+    write(tmp_path / "data", "train_prefs.jsonl", TRAIN + again)
+    write(tmp_path / "data", "test_prefs.jsonl", TEST)
+    rows = hub_prompts(spec(tmp_path / "data"))
+    assert len(rows) == 35
+    assert [(row["split"], row["reference"]) for row in rows if row["prompt"] == "held-out 1"] == [("test", "answer 1")]
+    assert [row["reference"] for row in rows if row["prompt"] == "task 3"] == ["answer 3"]
+
+
+@pytest.mark.parametrize(("chosen", "reference"), [({}, ""), ({"chosen": " a text "}, "a text"), ({"chosen": []}, "")])
+def test_references_are_optional(chosen: dict[str, Any], reference: str, tmp_path: Path) -> None:
+    write(tmp_path / "data", "train_prefs.jsonl", [{"prompt": "do it"} | chosen])
+    (row,) = hub_prompts(spec(tmp_path / "data", splits={"train": "train_prefs"}))
+    assert row["reference"] == reference
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"data: no file for split train_prefs; put train_prefs\.parquet or train_prefs\.jsonl there"),
+        ({"train_prefs.jsonl": TRAIN, "train_prefs.parquet": TRAIN}, "data: files of 2 formats for split train_prefs"),
+        (
+            {"train_prefs.jsonl": [{"question": "why", "id": 1}]},
+            "data: split train_prefs has no column `prompt` of texts; its columns are question, id",
+        ),
+        (
+            {"train_prefs.jsonl": [{"prompt": [{"role": "user", "content": "why"}]}]},
+            "data: split train_prefs has no column `prompt` of texts; its columns are prompt",
+        ),
+    ],
+)
+def test_files_that_cannot_serve(files: dict[str, list[dict[str, Any]]], message: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name, examples in files.items():
+        write(tmp_path / "data", name, examples)
+    with pytest.raises(UserError, match=message):
+        hub_prompts(spec(tmp_path / "data", splits={"train": "train_prefs"}))

@@ -1,0 +1,101 @@
+rule held_out:
+    input:
+        inputs("held_out"),
+    output:
+        directory("artefacts/held_out/{name}"),
+    log:
+        "logs/held_out/{name}.log",
+    threads: 1
+    params:
+        code=code("held_out"),
+        suite=suite("held_out"),
+    shell:
+        "prefdist make {output} --suite {params.suite} 2> {log}"
+
+
+rule teacher:
+    input:
+        inputs("teacher"),
+    output:
+        directory("artefacts/teacher/{name}"),
+    log:
+        "logs/teacher/{name}.log",
+    threads: 1
+    params:
+        code=code("teacher"),
+        suite=suite("teacher"),
+    shell:
+        "prefdist make {output} --suite {params.suite} 2> {log}"
+
+
+rule student:
+    input:
+        inputs("student"),
+    output:
+        directory("artefacts/student/{name}"),
+    log:
+        "logs/student/{name}.log",
+    threads: 1
+    params:
+        code=code("student"),
+        suite=suite("student"),
+    shell:
+        "prefdist make {output} --suite {params.suite} 2> {log}"
+
+
+rule ablation:
+    input:
+        inputs("ablation"),
+    output:
+        "artefacts/ablation/{name}/provenance.json",
+        report("artefacts/ablation/{name}/table.csv", caption="../report/ablation.rst", category="Ablations"),
+        report("artefacts/ablation/{name}/figure.svg", caption="../report/ablation.rst", category="Ablations"),
+    log:
+        "logs/ablation/{name}.log",
+    threads: 1
+    params:
+        code=code("ablation"),
+        suite=suite("ablation"),
+    shell:
+        "prefdist make artefacts/ablation/{wildcards.name} --suite {params.suite} 2> {log}"
+
+
+rule pad_results:
+    input:
+        inputs("pad_results"),
+    output:
+        "artefacts/pad_results/{name}/provenance.json",
+        "artefacts/pad_results/{name}/metrics.parquet",
+        report("artefacts/pad_results/{name}/table.csv", caption="../report/students.rst", category="Tables"),
+        report("artefacts/pad_results/{name}/cost.csv", caption="../report/distillation_cost.rst", category="Tables"),
+        report("artefacts/pad_results/{name}/overview.svg", caption="../report/students.rst", category="Figures"),
+    log:
+        "logs/pad_results/{name}.log",
+    threads: 1
+    params:
+        code=code("pad_results"),
+        suite=suite("pad_results"),
+    shell:
+        "prefdist make artefacts/pad_results/{wildcards.name} --suite {params.suite} 2> {log}"
+
+
+rule publish_ablation:
+    input:
+        lambda wildcards: f"{ABLATIONS[wildcards.suite, wildcards.ablation].final.path}/provenance.json",
+    output:
+        touch("results/{suite,[^/]+}/{version,[^/]+}-ablations/{ablation,[^/]+}/.published-{digest}"),
+    log:
+        "logs/publish/{suite}-{version}-{ablation}-{digest}.log",
+    localrule: True
+    shell:
+        "prefdist publish {wildcards.suite} --ablation {wildcards.ablation} 2> {log}"
+
+
+for _suite, _ablation in ABLATIONS:
+
+    rule:
+        name:
+            f"{_suite}_{_ablation}"
+        input:
+            str(ABLATIONS[_suite, _ablation].published),
+        localrule: True
