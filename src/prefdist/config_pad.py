@@ -35,8 +35,10 @@ class HubPrompts(Strict):
 
 
 class TrainingQuestions(Strict):
-    """Multiple-choice questions in a teacher's training: which summary belongs to this function?"""
+    """A teacher goes on from its language model with multiple-choice questions: which summary belongs to this function?"""
 
+    objective: str = "sft_mean"
+    optimisation: Optimisation
     repeats: int = Field(4, gt=0, description="questions made of each training prompt")
     max_options: int = Field(4, ge=2, le=MAX_OPTIONS)
     none_share: float = Field(0.15, ge=0, lt=1, description="questions without the right option, to be answered None")

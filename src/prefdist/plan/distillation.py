@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdist.config import Suite
-from prefdist.config_pad import PadRun, PadSuite, Questions, Reward, Samples, StoredModel, TrainedModel
+from prefdist.config_pad import PadRun, PadSuite, Questions, Reward, Samples, StoredModel
 from prefdist.errors import UserError
 from prefdist.objectives.registry import FAMILIES, read_row
 from prefdist.plan.graph import Artefact
@@ -45,7 +45,7 @@ class Distillation:
         text = Artefact("text", "stdlib", {**self.world.text.spec, "vocabulary": model.vocabulary})
         row = read_row(model.objective)
         spec = {
-            "data": _data_of(model),
+            "data": {"kind": "references", "noise": 0.0, "fraction": model.fraction},
             "objective": row.model_dump(),
             "optimisation": model.optimisation.model_dump(mode="json"),
             "architecture": model.architecture,
@@ -53,8 +53,22 @@ class Distillation:
             "temperature": model.temperature,
             "seed": 0,
         }
-        code = (FAMILIES[row.family], *([QUESTIONS] if model.questions else []))
-        return Artefact("train", name, spec, {"text": text}, code)
+        if model.questions is None:
+            return Artefact("train", name, spec, {"text": text}, (FAMILIES[row.family],))
+        base = Artefact("train", f"{name}-language", spec, {"text": text}, (FAMILIES[row.family],))
+        asked = model.questions
+        row = read_row(asked.objective)
+        spec = {
+            "data": {
+                "examples": QUESTIONS,
+                "fraction": model.fraction,
+                **asked.model_dump(exclude={"objective", "optimisation"}),
+            },
+            "objective": row.model_dump(),
+            "optimisation": asked.optimisation.model_dump(mode="json"),
+            "seed": 0,
+        }
+        return Artefact("train", name, spec, {"text": text, "init": base}, (FAMILIES[row.family], QUESTIONS))
 
     def _dtype(self, name: str) -> str:
         model = self.suite.models[name]
@@ -220,12 +234,6 @@ class Distillation:
 
 _COSTS = ("responses", "scores", "questions", "teacher_responses")
 """Inputs of a training whose making is part of its cost."""
-
-
-def _data_of(model: TrainedModel) -> dict[str, Any]:
-    if model.questions is None:
-        return {"kind": "references", "noise": 0.0, "fraction": model.fraction}
-    return {"examples": QUESTIONS, "fraction": model.fraction, **model.questions.model_dump()}
 
 
 def _of_rewards(reward: Reward) -> dict[str, Any]:

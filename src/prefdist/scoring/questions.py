@@ -29,8 +29,8 @@ class Template:
 
 
 TEMPLATES = {
-    # The answer stands right behind the prompt, as a small model's responses do.
-    "short": Template("{options}\n{prompt}\nAnswer:", "{letter}) {text}"),
+    # A letter behind its option, where a small model can weigh the option that it has read against the prompt.
+    "short": Template("{prompt}\n{options}\n", "{text}\n{letter}"),
     # What PAD's code asks of instruct models, in our words; some chat templates refuse a system turn.
     "judge": Template(
         "You are a helpful and careful evaluator. You read a query and several candidate responses to it, and pick the best "
