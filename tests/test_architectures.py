@@ -108,9 +108,9 @@ def test_samples_have_the_probability_of_plain_forward_passes(model: Any, batche
     if not batched:
         monkeypatch.setattr("prefdist.sampling.engine.ROWS", 1)
     options: dict[str, Any] = {"num_samples": 8, "max_new_tokens": 14}
-    first = sample(model, PROMPTS, list("abc"), **options, eos_id=-1)
+    first = sample(model, PROMPTS, list("abc"), **options, stop_ids=[-1])
     eos = first[0][0].token_ids[4]  # of the same numbers, so that this response ends here or before
-    drawn = sample(model, PROMPTS, list("abc"), **options, eos_id=eos)
+    drawn = sample(model, PROMPTS, list("abc"), **options, stop_ids=[eos])
     lengths = set()
     for prompt, samples in zip(PROMPTS, drawn, strict=True):
         for s in samples:
@@ -122,7 +122,7 @@ def test_samples_have_the_probability_of_plain_forward_passes(model: Any, batche
 
 
 def test_samples_do_not_depend_on_the_batch(model: Any, monkeypatch: Any) -> None:
-    options: dict[str, Any] = {"num_samples": 3, "max_new_tokens": 10, "eos_id": 7}
+    options: dict[str, Any] = {"num_samples": 3, "max_new_tokens": 10, "stop_ids": [7]}
     together = sample(model, PROMPTS, list("abc"), **options)
     monkeypatch.setattr("prefdist.sampling.engine.ROWS", 1)
     alone = sample(model, PROMPTS[::-1], list("cba"), **options)[::-1]

@@ -64,6 +64,32 @@ def test_responses_end_with_the_end_of_turn(family: tuple[Any, TextCodec]) -> No
     assert codec.vocabulary == len(tokenizer)
 
 
+def test_all_ends(family: tuple[Any, TextCodec]) -> None:
+    """The end of turn first; then the family's other ends that the tokenizer has, whichever of them it calls EOS."""
+    tokenizer, codec = family
+    gemma = "<bos>" in tokenizer.get_added_vocab()
+    names = ["<end_of_turn>", "<eos>"] if gemma else ["<|eot_id|>", "<|end_of_text|>"]
+    assert list(codec.stop_ids) == tokenizer.convert_tokens_to_ids(names)
+    for end in codec.stop_ids:
+        assert codec.decode([*codec.response("close it.")[:-1], end]) == "close it."
+
+
+def test_llamas_third_end_and_another_eos(tmp_path: Path) -> None:
+    tokenizer = llama3_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|eom_id|>", "<|done|>"]})
+    tokenizer.eos_token = "<|done|>"
+    tokenizer.save_pretrained(tmp_path)
+    names = ["<|eot_id|>", "<|done|>", "<|end_of_text|>", "<|eom_id|>"]
+    assert list(TextCodec(tmp_path).stop_ids) == tokenizer.convert_tokens_to_ids(names)
+
+
+def test_without_a_template_eos_alone_ends(tmp_path: Path) -> None:
+    plain = gemma2_tokenizer()
+    plain.chat_template = None
+    plain.save_pretrained(tmp_path)
+    assert TextCodec(tmp_path).stop_ids == (plain.eos_token_id,)
+
+
 words = st.text("abc def.,", max_size=20).map(str.strip)
 
 

@@ -84,6 +84,26 @@ def test_a_hub_out_of_reach_is_one_sentence(error: Exception, tmp_path: Path, mo
             hub_prompts({"dataset": "a/b", "revision": "main", "splits": {"train": "train"}, "seed": 0})
 
 
+@pytest.mark.parametrize("revision", ["0" * 40, "0" * 7])
+def test_a_placeholder_is_refused_before_the_network(revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Naming the suites that hold the repository."""
+    monkeypatch.chdir(tmp_path)
+    suites = tmp_path / "workflow" / "suites"
+    suites.mkdir(parents=True)
+    (suites / "mine.yaml").write_text(
+        f"models: {{a: {{hub: some/model, revision: '{revision}'}}}}\nprompts: {{dataset: some/data}}"
+    )
+    (suites / "other.yaml").write_text("models: {a: {hub: another/model}}")
+    wanted = "put there the commit that you accept"
+    with pytest.raises(
+        UserError, match=rf"^workflow/suites/mine\.yaml: revision beside hub: some/model is {revision}, .*{wanted}"
+    ):
+        fetch_model("some/model", revision, tmp_path / "out")
+    with pytest.raises(UserError, match=rf"^workflow/suites/mine\.yaml: revision beside dataset: some/data is .*{wanted}"):
+        hub_prompts(spec(Path("some/data"), revision=revision))
+    assert not (tmp_path / "out").exists()
+
+
 # ---- prompts ---------------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +131,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spec(folder: Path, **changes: Any) -> dict[str, Any]:
-    return {"dataset": str(folder), "splits": {"train": "train_prefs", "test": "test_prefs"}, "seed": 0} | changes
+    splits = {"train": "train_prefs", "test": "test_prefs"}
+    return {"dataset": str(folder), "splits": splits, "seed": 0, "max_prompt_chars": None} | changes
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -128,6 +149,12 @@ def test_prompts_of_local_files(ending: str, tmp_path: Path) -> None:
     assert sorted((row["split"], row["prompt"], row["reference"]) for row in rows) == sorted(expected)
     assert {row["module"] for row in rows} == {"feedback"}
     assert len({row["prompt_id"] for row in rows}) == 35
+
+
+def test_longer_prompts_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "train_prefs.jsonl", [example("x" * 9, "nine"), example("x" * 10, "ten")])
+    write(tmp_path, "test_prefs.jsonl", TEST)
+    assert [row["reference"] for row in hub_prompts(spec(tmp_path, max_prompt_chars=9)) if row["split"] == "train"] == ["nine"]
 
 
 def test_the_order_depends_on_the_seed_and_the_texts_alone(tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ from prefdist.data.tokenizer import train_tokenizer
 from prefdist.errors import UserError
 from prefdist.models import load_policy
 from prefdist.scoring import mcq
-from prefdist.scoring.questions import CUT, TEMPLATES, identifier_ids, orders, question_text
+from prefdist.scoring.questions import TEMPLATES, identifier_ids, orders, question_text
 from prefdist.tokens import TextCodec
 
-SPEC = {"kind": "n_way", "orders": "cyclic", "n": 3, "template": "short", "dtype": "float32"}
+SPEC = {"kind": "n_way", "orders": "cyclic", "n": 3, "template": "short", "longest": None, "dtype": "float32"}
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +35,17 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_short_question() -> None:
-    assert question_text("short", "Name {x}.", ["an {apple}", "b"]) == "A) an {apple}\nB) b\nName {x}.\nAnswer:"
+    assert question_text("short", "Name {x}.", ["an {apple}", "b"]) == "Name {x}.\nan {apple}\nA\nb\nB\n"
 
 
 def test_judge_question() -> None:
-    text = question_text("judge", "Why?", ["x" * CUT, "y" * (CUT + 1), "z"])
+    text = question_text("judge", "Why?", ["x" * 50, "y" * 51, "z"], longest=50)
     system, _, user = text.partition("\n\n")
     assert "(A, B, or C)" in system
     assert '"None"' in system
     for criterion in ("Relevance", "Accuracy", "Completeness", "Coherence", "Clarity"):
         assert criterion in system
-    options = f'A)\n"""\n{"x" * CUT}\n"""\nB)\n"""\n{"y" * CUT}…\n"""\nC)\n"""\nz\n"""'
+    options = f'A)\n"""\n{"x" * 50}\n"""\nB)\n"""\n{"y" * 50}…\n"""\nC)\n"""\nz\n"""'
     assert user.startswith(f"# Query\nWhy?\n\n# Candidate Responses\n{options}\n\n# Output\n")
     assert "(A, or B)" in question_text("judge", "Why?", ["x", "y"])
 

@@ -224,5 +224,5 @@ def test_a_real_checkpoint_writes_its_published_text() -> None:
         for _ in range(200):
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     assert str(tokenizer.decode(ids, skip_special_tokens=True)).strip() == expected.strip()
-    ((cold,),) = sample(model, [ids[:1]], ["k"], num_samples=1, max_new_tokens=200, eos_id=2, temperature=1e-6)
+    ((cold,),) = sample(model, [ids[:1]], ["k"], num_samples=1, max_new_tokens=200, stop_ids=[2], temperature=1e-6)
     assert cold.token_ids == ids[1:]

@@ -16,6 +16,7 @@ from transformers import TopPLogitsWarper
 from prefdist.data import tables
 from prefdist.data.selection import first_prompts, held_out
 from prefdist.errors import UserError
+from prefdist.evaluation.held_out import sample as held_out_samples
 from prefdist.models import load_policy
 from prefdist.sampling import engine, stage
 from prefdist.sampling.engine import sample
@@ -80,7 +81,7 @@ def test_the_token_that_crosses_is_in_the_nucleus(top_p: float, size: int) -> No
 def test_a_whole_response_from_the_nucleus(policy: Path) -> None:
     prior, codec = load_policy(policy), TextCodec(policy)
     prompt = codec.prompt("Name a fruit.")
-    options: dict[str, Any] = {"num_samples": 40, "max_new_tokens": 6, "eos_id": codec.eos_id, "temperature": 1.3}
+    options: dict[str, Any] = {"num_samples": 40, "max_new_tokens": 6, "stop_ids": codec.stop_ids, "temperature": 1.3}
     (full,) = sample(prior, [prompt], ["k"], **options)
     assert sample(prior, [prompt], ["k"], **options, top_p=1.0) == [full]
     (cut,) = sample(prior, [prompt], ["k"], **options, top_p=0.8)
@@ -177,13 +178,29 @@ def test_stage(split: str, policy: Path, tmp_path: Path, monkeypatch: pytest.Mon
     codec, (prompt_id, prompt) = TextCodec(inputs["policy"]), (whole[0]["prompt_id"], whole[0]["prompt"])
     options = {"temperature": 1.2, "top_p": 0.9, "max_new_tokens": 6}
     (samples,) = sample(
-        load_policy(policy), [codec.prompt(prompt)], [f"k/{prompt_id}"], num_samples=8, eos_id=codec.eos_id, **options
+        load_policy(policy), [codec.prompt(prompt)], [f"k/{prompt_id}"], num_samples=8, stop_ids=codec.stop_ids, **options
     )
     by_ids = {tuple(s.token_ids): s for s in samples}
     for k, row in enumerate(whole[:3]):
         s = by_ids[tuple(row["token_ids"])]
         assert (row["sample"], row["text"], row["finish_reason"]) == (k, codec.decode(s.token_ids), s.finish_reason)
         assert (row["n_tokens"], row["logp"]) == (len(s.token_ids), pytest.approx(s.logp, abs=1e-5))
+
+
+def test_a_prompt_without_room_for_its_response(policy: Path, tmp_path: Path) -> None:
+    """Refused before anything is drawn, also where untrained models and students are sampled."""
+    codec, prompt = TextCodec(policy), "Name a fruit, " * 20
+    length = len(codec.prompt(prompt))
+    inputs = {"text": write_text(tmp_path / "text", {"short": "One", "long": prompt}, "test"), "policy": policy}
+    fits = 256 - length
+    message = rf"policy: prompt 'long' has {length} tokens, which with max_new_tokens {fits + 1} is more than .* 256; lower"
+    with pytest.raises(UserError, match=message):
+        stage.run({**SPEC, "max_new_tokens": fits + 1}, inputs, tmp_path / "out", tmp_path / "scratch")
+    assert not (tmp_path / "scratch").exists()
+    rows, size = held_out(inputs["text"], "test", 2), {"samples": 1, "max_new_tokens": fits}
+    assert len(held_out_samples(policy, rows, "k", size)) == 2
+    with pytest.raises(UserError, match=message):
+        held_out_samples(policy, rows, "k", size | {"max_new_tokens": fits + 1})
 
 
 def test_stage_errors(policy: Path, tmp_path: Path) -> None:

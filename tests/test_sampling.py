@@ -30,7 +30,7 @@ def prompts(world: World) -> list[list[int]]:
 
 
 def draw(model: Any, world: World, prompts: list[list[int]], keys: list[str], **options: Any) -> list[list[Sample]]:
-    options = {"num_samples": 6, "max_new_tokens": 10, "eos_id": world.codec.eos_id} | options
+    options = {"num_samples": 6, "max_new_tokens": 10, "stop_ids": [world.codec.eos_id]} | options
     return sample(model, prompts, keys, **options)
 
 
@@ -99,6 +99,50 @@ def test_independent_of_the_batch(prior: Any, world: World, prompts: list[list[i
     assert [[s.token_ids for s in samples] for samples in backwards[::-1]] == ids
     monkeypatch.setattr(engine, "ROWS", 13)
     assert [[s.token_ids for s in samples] for samples in draw(prior, world, prompts, keys)] == ids
+
+
+@pytest.mark.parametrize(
+    ("rows", "tokens", "expected"),
+    [
+        (512, 65_536, [[1, 3, 0, 2]]),
+        (6, 65_536, [[1, 3], [0, 2]]),
+        (512, 3 * 2 * (9 + 10), [[1, 3], [0], [2]]),  # 3 samples of 2 prompts, prompt and budget of 9 + 10 tokens at most
+        (512, 3 * 2 * (12 + 10), [[1, 3], [0, 2]]),
+        (2, 1, [[1], [3], [0], [2]]),  # one prompt's samples are not drawn apart
+    ],
+)
+def test_rows_side_by_side(rows: int, tokens: int, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "ROWS", rows)
+    monkeypatch.setattr(engine, "TOKENS", tokens)
+    assert list(engine._batches([9, 2, 12, 5], 3, 10)) == expected
+
+
+def test_long_budgets_are_drawn_in_parts(
+    prior: Any, world: World, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where two prompts fit at a time, the samples are those drawn together."""
+    assert len(list(engine._batches([108] * 256, 2, 20))) == 1, "the testbed's 512 rows stay together"
+    keys = list("abcde")
+    together = draw(prior, world, prompts, keys)
+    monkeypatch.setattr(engine, "TOKENS", 2 * 6 * (max(map(len, prompts)) + 10))
+    assert len(list(engine._batches([len(prompt) for prompt in prompts], 6, 10))) > 2
+    parts = draw(prior, world, prompts, keys)
+    assert [[s.token_ids for s in ys] for ys in parts] == [[s.token_ids for s in ys] for ys in together]
+
+
+def test_any_stop_id_ends_a_response(prior: Any, world: World, prompts: list[list[int]]) -> None:
+    """Equal numbers give equal tokens up to the first stop id, which stays; the log-probability ends with it."""
+    (plain,) = draw(prior, world, prompts[:1], ["k"], num_samples=50)
+    other = Counter(i for s in plain for i in s.token_ids[:-1]).most_common(1)[0][0]
+    stops = (world.codec.eos_id, other)
+    (stopped,) = draw(prior, world, prompts[:1], ["k"], num_samples=50, stop_ids=stops)
+    for before, after in zip(plain, stopped, strict=True):
+        end = next((t + 1 for t, i in enumerate(before.token_ids) if i in stops), 10)
+        assert after.token_ids == before.token_ids[:end]
+        assert after.finish_reason == ("stop" if after.token_ids[-1] in stops else "length")
+        expected = plain_logps(prior, prompts[0], after.token_ids).sum()
+        assert after.logp == pytest.approx(float(expected), abs=1e-4)
+    assert {s.token_ids[-1] for s in stopped if s.finish_reason == "stop"} == set(stops)
 
 
 def test_keys(prior: Any, world: World, prompts: list[list[int]]) -> None:

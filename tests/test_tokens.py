@@ -130,7 +130,7 @@ def test_masks_end_at_the_first_eos(world: World) -> None:
     """References and samples alike: EOS is in the mask, nothing stands behind it; a filled budget has none."""
     codec = world.codec
     prompt = codec.prompt("files: def open(file)")
-    (drawn,) = sample(world.policy("prior"), [prompt], ["k"], num_samples=40, max_new_tokens=6, eos_id=codec.eos_id)
+    (drawn,) = sample(world.policy("prior"), [prompt], ["k"], num_samples=40, max_new_tokens=6, stop_ids=[codec.eos_id])
     responses = [codec.response("Open the file."), *(s.token_ids for s in drawn)]
     packed = pack([prompt], [responses], pad_id=codec.pad_id)
     endings = set()

@@ -44,7 +44,7 @@ def make_source(world: World) -> MakeSource:
             settings,
             share=share or Share(),
             pad_id=codec.pad_id,
-            eos_id=codec.eos_id,
+            stop_ids=codec.stop_ids,
             **options,
         )
 
@@ -211,7 +211,7 @@ def reverse_kl(policy: Any, target: Any, world: World) -> float:
     codec = world.codec
     prompts = [ids for _, ids in examples.prompts(world.folder("preferences"), codec)][:30]
     keys = [f"estimate/{i}" for i in range(len(prompts))]
-    drawn = sample(policy, prompts, keys, num_samples=16, max_new_tokens=8, eos_id=codec.eos_id)
+    drawn = sample(policy, prompts, keys, num_samples=16, max_new_tokens=8, stop_ids=codec.stop_ids)
     responses = [[s.token_ids for s in samples] for samples in drawn]
     log_target = torch.cat(response_logps(target, prompts, responses, pad_id=codec.pad_id))
     return float((torch.tensor([s.logp for samples in drawn for s in samples]) - log_target).mean())

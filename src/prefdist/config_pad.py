@@ -1,12 +1,12 @@
 """What a suite of preference distillation (PAD) may say: models, samples, questions, rewards, runs and ablations.
 
-Left out: which artefacts follow from it (plan_pad.py).
+Left out: which artefacts follow from it (plan/distillation.py).
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from prefdist.config import Optimisation, Strict
 from prefdist.errors import UserError
@@ -14,7 +14,8 @@ from prefdist.paths import check_model_folder
 
 MAX_ITEMS = 14
 """Longest list of the exact divergences of rankings (objectives/plackett_luce.py, whose import costs that of torch)."""
-MAX_OPTIONS = 26
+MAX_OPTIONS, MAX_PERMUTED = 26, 4
+"""Options of a question, and those of which all orders are asked (scoring/questions.py, likewise)."""
 
 
 class HubPrompts(Strict):
@@ -24,6 +25,7 @@ class HubPrompts(Strict):
     revision: str | None = Field(None, description="commit of the dataset; needed for one of the hub")
     splits: dict[Literal["train", "test"], str] = Field(description="train and test -> the dataset's names for them")
     seed: int = 0
+    max_prompt_chars: int | None = Field(None, gt=0, description="longer prompts are left out")
 
     @model_validator(mode="after")
     def _complete(self) -> "HubPrompts":
@@ -35,14 +37,15 @@ class HubPrompts(Strict):
 
 
 class TrainingQuestions(Strict):
-    """A teacher goes on from its language model with multiple-choice questions: which summary belongs to this function?"""
+    """A phase of a teacher's training on multiple-choice questions: which summary belongs to this function?"""
 
     objective: str = "sft_mean"
     optimisation: Optimisation
     repeats: int = Field(4, gt=0, description="questions made of each training prompt")
     max_options: int = Field(4, ge=2, le=MAX_OPTIONS)
-    none_share: float = Field(0.15, ge=0, lt=1, description="questions without the right option, to be answered None")
-    template: str = "short"
+    nearby: float = Field(0.5, ge=0, le=1, description="questions whose wrong options are of nearby functions; others' of any")
+    none_share: float = Field(0.1, ge=0, lt=1, description="questions without the right option, to be answered None")
+    template: Literal["short", "judge"] = "short"
 
 
 class TrainedModel(Strict):
@@ -53,7 +56,7 @@ class TrainedModel(Strict):
     fraction: float = Field(default=1.0, gt=0, le=1, description="fraction of the training prompts used")
     objective: str = "sft"
     temperature: float = Field(default=1.0, gt=0, description="folded into the weights after training")
-    questions: TrainingQuestions | None = None
+    questions: list[TrainingQuestions] = Field([], description="phases after the language model: choices of two before four")
     optimisation: Optimisation
 
 
@@ -79,6 +82,13 @@ class StoredModel(Strict):
         return self
 
 
+MODEL_KINDS = ("trained model", "stored model")
+Model = Annotated[
+    Annotated[TrainedModel, Tag(MODEL_KINDS[0])] | Annotated[StoredModel, Tag(MODEL_KINDS[1])],
+    Discriminator(lambda model: MODEL_KINDS[isinstance(model, dict) and bool(model.keys() & {"hub", "revision", "folder"})]),
+]
+
+
 class Samples(Strict):
     """Responses drawn from a model, n distinct ones a prompt."""
 
@@ -101,7 +111,8 @@ class Questions(Strict):
 
     kind: Literal["n_way", "pairwise"] = Field(description="all n options at once (the paper) or two (the released code)")
     orders: Literal["all", "cyclic", "fixed"] = Field("cyclic", description="orders of the options that are asked")
-    template: str = "short"
+    template: Literal["short", "judge"] = "short"
+    longest: int | None = Field(None, gt=0, description="characters of a response that are shown; the rest is an ellipsis")
 
 
 class Reward(Strict):
@@ -156,9 +167,7 @@ class PadEvaluation(Strict):
     reward: Reward = Field(description="of the candidates: what the students' rankings are held against")
     beta: float = Field(10.0, gt=0, description="multiplies a student's mean log-probabilities: its law of rankings")
     beta_teacher: float = Field(1.0, gt=0, description="multiplies the teacher's rewards: its law of rankings")
-    clearly: float = Field(
-        0.6, gt=0.5, lt=1, description="a known preference this probable, against the teacher's: clearly wrong"
-    )
+    clearly: float = Field(0.6, gt=0.5, lt=1, description="known probability of the other, from which a teacher is wrong")
 
 
 class Ablation(Strict):
@@ -178,7 +187,7 @@ class PadSuite(Strict):
     world: str | None = Field(None, description="testbed suite that lends text, π₀ and the known preferences of π*")
     prompts: HubPrompts | None = None
     train_prompts: int = Field(gt=0)
-    models: dict[str, TrainedModel | StoredModel]
+    models: dict[str, Model]
     samples: dict[str, Samples]
     questions: dict[str, Questions] = Field(default_factory=dict)
     runs: dict[str, PadRun]
@@ -192,10 +201,15 @@ class PadSuite(Strict):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: each seed once, found {self.seeds}")
         for name, model in self.models.items():
-            if self.world is None and isinstance(model, TrainedModel):
-                raise ValueError(f"models.{name}: only a suite with a world trains models from scratch; give hub or folder")
+            if isinstance(model, TrainedModel):
+                self._trained(f"models.{name}", model)
         self._known("evaluation.candidates", self.evaluation.candidates, self.samples)
-        self._reward("evaluation.reward", self.evaluation.reward, self.samples[self.evaluation.candidates].n)
+        n = self.samples[self.evaluation.candidates].n
+        if not 2 <= n <= MAX_ITEMS:
+            raise ValueError(f"evaluation.candidates: lists of {n}; their laws of rankings are compared for 2 to {MAX_ITEMS}")
+        for name in self.questions:  # a teacher is asked all of them
+            self._asked(f"questions.{name}", name, n)
+        self._reward("evaluation.reward", self.evaluation.reward, n)
         for name, run in self.runs.items():
             self._run(f"runs.{name}", run)
         for name, ablation in self.ablations.items():
@@ -210,24 +224,44 @@ class PadSuite(Strict):
     def _reward(self, where: str, reward: Reward, n: int) -> None:
         if reward.questions is not None:
             self._known(f"{where}.questions", reward.questions, self.questions)
-            if reward.alpha > 0 and self.questions[reward.questions].kind == "n_way" and n > MAX_OPTIONS:
-                raise ValueError(f"{where}.questions: {n} options have no letters; at most {MAX_OPTIONS}")
+            if reward.alpha > 0:
+                self._asked(f"{where}.questions", reward.questions, n)
         if reward.scorer == "oracle" and self.world is None:
             raise ValueError(f"{where}.scorer: oracle needs a world, whose preferences are known")
 
-    def _run(self, where: str, run: PadRun) -> None:
+    def _asked(self, where: str, name: str, n: int) -> None:
+        """Questions about n responses at once have letters for them, and not too many orders."""
+        asked = self.questions[name]
+        most = MAX_PERMUTED if asked.orders == "all" else MAX_OPTIONS
+        if asked.kind == "n_way" and n > most:
+            raise ValueError(f"{where}: {n} options in orders {asked.orders} are too many; at most {most}")
+
+    def _row(self, where: str, objective: str, parameters: dict[str, float]) -> Any:
         from prefdist.objectives.registry import read_row
 
+        try:
+            return read_row(objective, parameters)
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(f"{where}: {error}") from error
+
+    def _trained(self, where: str, model: TrainedModel) -> None:
+        if self.world is None:
+            raise ValueError(f"{where}: only a suite with a world trains models from scratch; give hub or folder")
+        objectives = {"objective": model.objective}
+        objectives |= {f"questions.{i}.objective": phase.objective for i, phase in enumerate(model.questions)}
+        for key, objective in objectives.items():
+            if self._row(f"{where}.{key}", objective, {}).family != "likelihood":
+                raise ValueError(f"{where}.{key}: {objective} does not learn from references alone; take sft")
+
+    def _run(self, where: str, run: PadRun) -> None:
         self._known(f"{where}.student", run.student, self.models)
         self._known(f"{where}.teacher", run.teacher, self.models)
         self._known(f"{where}.samples", run.samples, self.samples)
         if run.n > self.samples[run.samples].n:
             raise ValueError(f"{where}.n: {run.n}, but samples {run.samples} has n = {self.samples[run.samples].n}")
-        self._reward(f"{where}.reward", run.reward, run.n)
-        try:
-            row = read_row(run.objective, run.parameters)
-        except (ValueError, FileNotFoundError) as error:
-            raise ValueError(f"{where}: {error}") from error
+        together = run.decomposition.size if run.decomposition and run.decomposition.resample else run.n
+        self._reward(f"{where}.reward", run.reward, together)
+        row = self._row(where, run.objective, run.parameters)
         self._lists(where, run, row)
         if row.family == "token_distillation":
             self._same_tokenizer(where, run)
@@ -235,9 +269,9 @@ class PadSuite(Strict):
     def _lists(self, where: str, run: PadRun, row: Any) -> None:
         """The rows' kind, the length of the lists and the decomposition fit together."""
         if row.responses == "policy" or getattr(row, "regulariser", None) is not None:
-            raise ValueError(
-                f"{where}: objective {run.objective} needs fresh samples and a reward model: a testbed suite has them"
-            )
+            raise ValueError(f"{where}: objective {run.objective} needs fresh samples, which only a testbed suite has")
+        if getattr(row, "score", None) is not None and row.score.of == "reward":
+            raise ValueError(f"{where}: objective {run.objective} trains a reward model, and a student is a policy")
         if row.responses == "scored" and run.train_on != "lists":
             raise ValueError(f"{where}.train_on: objective {run.objective} learns from scored lists; set it to lists")
         single = run.train_on in ("references", "teacher_responses")
@@ -246,23 +280,18 @@ class PadSuite(Strict):
         lists = run.train_on == "lists"
         size = (run.decomposition.size if run.decomposition else run.n) if lists else 2
         if row.family == "preference" and row.model == "bradley_terry" and size != 2:
-            raise ValueError(
-                f"{where}: objective {run.objective} compares two responses; set train_on to best_worst or random_pair"
-            )
+            raise ValueError(f"{where}: objective {run.objective} compares two; set train_on to best_worst or random_pair")
         exact = getattr(row, "model", "") == "plackett_luce" and row.divergence in ("kl", "jsd", "ag")
         if exact and size > MAX_ITEMS:
-            raise ValueError(
-                f"{where}.n: exact divergences go to lists of {MAX_ITEMS}, this one has {size}; give decomposition.size"
-            )
+            raise ValueError(f"{where}.n: exact divergences take lists of {MAX_ITEMS}, not {size}; give decomposition.size")
         if run.decomposition is not None:
             if not lists:
                 raise ValueError(f"{where}.decomposition: only lists are decomposed, train_on is {run.train_on}")
             if run.n % size:
                 raise ValueError(f"{where}.decomposition.size: {size} does not divide n, {run.n}")
             if run.decomposition.resample and run.optimisation.steps % (run.n // size):
-                raise ValueError(
-                    f"{where}.optimisation.steps: {run.optimisation.steps} steps are not a multiple of {run.n // size} lists"
-                )
+                steps = f"{run.optimisation.steps} steps are not a multiple of {run.n // size} lists"
+                raise ValueError(f"{where}.optimisation.steps: {steps}")
 
     def _same_tokenizer(self, where: str, run: PadRun) -> None:
         """Models that are stored are compared by their tokenizers when the run starts."""

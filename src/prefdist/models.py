@@ -34,6 +34,11 @@ def load_policy(folder: Path, device: torch.device | str = "cpu", *, dtype: str 
     return _load(AutoModelForCausalLM, folder, device, dtype)
 
 
+def load_frozen(folder: Path, dtype: str = "float32") -> Any:
+    """A causal language model that is only asked, on the GPU if there is one."""
+    return load_policy(folder, "cuda" if torch.cuda.is_available() else "cpu", dtype=dtype).requires_grad_(False)
+
+
 def load_scorer(
     folder: Path, device: torch.device | str = "cpu", *, seed: int | None = None, dtype: str = "float32"
 ) -> "Scorer":

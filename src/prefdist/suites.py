@@ -8,7 +8,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from prefdist.config import ExactSuite, Suite
-from prefdist.config_pad import PadSuite
+from prefdist.config_pad import MODEL_KINDS, PadSuite
 from prefdist.errors import UserError
 from prefdist.objectives.rows import ObjectiveRow
 from prefdist.paths import SUITES
@@ -65,14 +65,16 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "suite"
+    # Which kind of model was meant is in pydantic's path, but no key of the file.
+    where = ".".join(str(part) for part in problem["loc"] if part not in MODEL_KINDS)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         return f"{where}: no such key (value {problem['input']!r}); remove it or mend its spelling{more}"
     if problem["type"] == "missing":
         return f"{where}: this key is missing{more}"
     if problem["type"] == "value_error":
-        return f"{problem['msg'].removeprefix('Value error, ')}{more}"
+        sentence = problem["msg"].removeprefix("Value error, ")
+        return f"{where}: {sentence}{more}" if where else f"{sentence}{more}"
     return f"{where}: {problem['msg']}, found {problem['input']!r}{more}"
 
 

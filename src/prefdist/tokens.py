@@ -20,12 +20,15 @@ from prefdist.errors import UserError
 
 PADDING, PROMPT = -1, 0
 SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>")
+OTHER_ENDS = ("<eos>", "<|end_of_text|>", "<|eom_id|>")
+"""What instruct models of Gemma and Llama also end an answer with, besides their template's end of turn."""
 
 
 class TextCodec:
     """A saved tokenizer together with its template: the chat template saved with it, or the project's plain one.
 
     `eos_id` ends a response: EOS, or the chat template's end of turn (<end_of_turn>, <|eot_id|>). `pad_id` differs from it.
+    `stop_ids` are all ids at which a model may stop, `eos_id` first; without a chat template there is no other.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,6 +45,7 @@ class TextCodec:
         if bos_id is None or eos_id is None or pad_id is None:
             raise UserError(f"{folder}: the tokenizer needs BOS, EOS and a PAD other than EOS")
         self.bos_id, self.eos_id, self.pad_id = int(bos_id), int(eos_id), pad_id
+        self.stop_ids = _stop_ids(tokenizer, self.eos_id) if self._chat else (self.eos_id,)
         self.vocabulary = len(tokenizer)
 
     @cached_property
@@ -59,8 +63,8 @@ class TextCodec:
         return [*text_ids(self._tokenizer, text), self.eos_id]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of response ids, without EOS."""
-        return str(self._tokenizer.decode([i for i in ids if i != self.eos_id], clean_up_tokenization_spaces=False))
+        """The text of response ids, without what stopped it."""
+        return str(self._tokenizer.decode([i for i in ids if i not in self.stop_ids], clean_up_tokenization_spaces=False))
 
     def single_tokens(self, texts: Sequence[str]) -> list[int]:
         """Ids, ascending, of the tokens whose text is exactly one of the texts; these differ in leading spaces at most."""
@@ -83,6 +87,13 @@ def _pad_id(tokenizer: Any, eos_id: int | None) -> int | None:
     if tokenizer.pad_token_id not in (None, eos_id):
         return int(tokenizer.pad_token_id)
     return next((i for token in SPARE_TOKENS if (i := tokenizer.get_vocab().get(token)) is not None), None)
+
+
+def _stop_ids(tokenizer: Any, end_id: int) -> tuple[int, ...]:
+    """The end of turn, the tokenizer's own EOS, and the special tokens named above: each once."""
+    special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    others = [tokenizer.eos_token_id, *(special.get(name) for name in OTHER_ENDS)]
+    return tuple(dict.fromkeys([end_id, *(i for i in others if i is not None)]))
 
 
 @dataclass(frozen=True)

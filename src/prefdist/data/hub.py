@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdist.errors import UserError
-from prefdist.paths import check_model_folder
+from prefdist.paths import SUITES, check_model_folder
 
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja")
 """Weights, configuration, tokenizer and chat template. What is not listed is not fetched: no *.bin, *.pt, *.pth, *.py."""
@@ -21,8 +21,9 @@ FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 def fetch_model(repo: str, revision: str, out: Path) -> None:
     """Download one revision (a commit, or a branch or tag) of a model into the folder `out`, and check that it is one.
 
-    UserError if the hub cannot be reached, or does not give the files.
+    UserError if the revision is a placeholder, the hub cannot be reached, or it does not give the files.
     """
+    _check_revision("model", "hub", repo, revision)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError
 
@@ -45,7 +46,8 @@ def hub_prompts(spec: Mapping[str, Any]) -> list[dict[str, str]]:
     """Rows of tables.PROMPTS, in an order that is a pure function of the seed and the texts.
 
     `spec`: dataset (a repository of the hub, or a local folder of Parquet or JSON-lines files named <split>.… or
-    <split>-….…), revision (hub only), splits (ours -> the dataset's, such as {"train": "train_prefs"}) and seed.
+    <split>-….…), revision (hub only), splits (ours -> the dataset's, such as {"train": "train_prefs"}), seed and
+    max_prompt_chars (None: all).
     Of the dataset, `prompt` is read and, where it is there, `chosen`: a text, or messages whose last is the answer.
     Texts are stripped. A prompt that occurs again is left out, in training also when it is held out elsewhere.
     UserError if the dataset cannot be had or has no texts in a column `prompt`.
@@ -56,7 +58,8 @@ def hub_prompts(spec: Mapping[str, Any]) -> list[dict[str, str]]:
         for prompt, reference in _read(spec, spec["splits"][split]):
             prompt_id = hashlib.sha256(prompt.encode()).hexdigest()[:16]
             row = {"prompt_id": prompt_id, "module": module, "split": split, "prompt": prompt, "reference": reference}
-            rows.setdefault(prompt_id, row)
+            if spec["max_prompt_chars"] is None or len(prompt) <= spec["max_prompt_chars"]:
+                rows.setdefault(prompt_id, row)
     return sorted(rows.values(), key=lambda row: hashlib.sha256(f"{spec['seed']}:{row['prompt_id']}".encode()).digest())
 
 
@@ -86,6 +89,7 @@ def _load(spec: Mapping[str, Any], split: str) -> Any:
             found = f"files of {len(kinds)} formats" if kinds else "no file"
             raise UserError(f"{folder}: {found} for split {split}; put {split}.parquet or {split}.jsonl there")
         return load_dataset(kinds.pop(), data_files=[str(file) for file in files], split="train")
+    _check_revision("dataset", "dataset", spec["dataset"], spec["revision"])
     try:
         return load_dataset(spec["dataset"], revision=spec["revision"], split=split)
     except (OSError, ValueError, DatasetsError, HTTPError) as error:
@@ -96,6 +100,17 @@ def _answer(chosen: Any) -> str:
     if isinstance(chosen, list):
         return str(chosen[-1]["content"]) if chosen else ""
     return str(chosen or "")
+
+
+def _check_revision(kind: str, key: str, repo: str, revision: str | None) -> None:
+    """UserError for a commit of zeros, which stands in a suite until its user has chosen one."""
+    if revision and revision.strip("0"):
+        return
+    files = [str(file) for file in sorted(SUITES.glob("*.yaml")) if f"{key}: {repo}" in file.read_text()]
+    raise UserError(
+        f"{' and '.join(files) or SUITES}: revision beside {key}: {repo} is {revision}, a placeholder; put there the commit "
+        f"that you accept, as the {kind}'s page on the hub lists it"
+    )
 
 
 def _unreachable(kind: str, repo: str, revision: str, error: Exception) -> str:

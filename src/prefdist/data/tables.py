@@ -47,12 +47,12 @@ RESPONSES = pa.schema(
         ("sample", pa.int32()),
         ("token_ids", _ids),
         ("text", pa.string()),
-        ("finish_reason", pa.string()),  # stop (ended by EOS) | length (filled its budget, no EOS)
+        ("finish_reason", pa.string()),  # stop (its last token ends it) | length (filled its budget)
         ("n_tokens", pa.int32()),
         ("logp", pa.float64()),
     ]
 )
-"""A row is one sample; logp in nats at T = 1, summed over the tokens including EOS."""
+"""A row is one sample; logp in nats at T = 1, summed over the tokens including the one that ends it."""
 
 SAMPLES = pa.schema([*RESPONSES, ("prompt", pa.string())])
 """A row is one of the distinct responses to a prompt, numbered from 0 in the order of their choice; columns as above."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefdist.data import tables
 from prefdist.data.selection import held_out
-from prefdist.models import load_policy
+from prefdist.models import load_frozen, load_policy
 from prefdist.sampling.rows import draw
 from prefdist.scoring.sequences import response_logps
 from prefdist.tokens import TextCodec
@@ -28,7 +28,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
 def sample(policy: Path, prompts: list[dict[str, Any]], key: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of the responses table. Equal keys give equal random numbers, whatever the policy."""
     size = {"num_samples": spec["samples"], "max_new_tokens": spec["max_new_tokens"]}
-    return draw(load_policy(policy), TextCodec(policy), prompts, key, **size)
+    return draw(load_frozen(policy), TextCodec(policy), prompts, key, **size)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from prefdist.evaluation.baselines import grouped
 from prefdist.evaluation.candidates import Candidates, load, margins, mean_where, table
 from prefdist.evaluation.diversity import distinct_ngrams
 from prefdist.evaluation.held_out import Judge, sample
-from prefdist.models import load_policy
+from prefdist.models import load_frozen
 from prefdist.objectives import plackett_luce
 from prefdist.scoring.rewards import list_rewards
 from prefdist.scoring.sequences import response_logps
@@ -94,7 +94,7 @@ def _win_rates(scores: list[dict[str, Any]], inputs: dict[str, Path], gamma: flo
 def _of_rankings(policy: Path, candidates: Candidates, teacher: Tensor, spec: dict[str, Any]) -> Metrics:
     codec = TextCodec(policy)
     prompts = [codec.prompt(text) for text in candidates.prompts]
-    logps = response_logps(load_policy(policy), prompts, candidates.token_ids, pad_id=codec.pad_id)
+    logps = response_logps(load_frozen(policy), prompts, candidates.token_ids, pad_id=codec.pad_id)
     scores = spec["beta"] * torch.stack(logps).double() / candidates.n_tokens
     measured = {
         "kendall_tau": _kendall_tau(scores, teacher),

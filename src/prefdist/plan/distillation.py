@@ -53,22 +53,19 @@ class Distillation:
             "temperature": model.temperature,
             "seed": 0,
         }
-        if model.questions is None:
-            return Artefact("train", name, spec, {"text": text}, (FAMILIES[row.family],))
-        base = Artefact("train", f"{name}-language", spec, {"text": text}, (FAMILIES[row.family],))
-        asked = model.questions
-        row = read_row(asked.objective)
-        spec = {
-            "data": {
-                "examples": QUESTIONS,
-                "fraction": model.fraction,
-                **asked.model_dump(exclude={"objective", "optimisation"}),
-            },
-            "objective": row.model_dump(),
-            "optimisation": asked.optimisation.model_dump(mode="json"),
-            "seed": 0,
-        }
-        return Artefact("train", name, spec, {"text": text, "init": base}, (FAMILIES[row.family], QUESTIONS))
+        names = [*(f"{name}-phase{i}" for i in range(len(model.questions))), name]
+        trained = Artefact("train", names[0], spec, {"text": text}, (FAMILIES[row.family],))
+        for phase_name, phase in zip(names[1:], model.questions, strict=True):
+            row = read_row(phase.objective)
+            asked = phase.model_dump(exclude={"objective", "optimisation"})
+            spec = {
+                "data": {"examples": QUESTIONS, "fraction": model.fraction, **asked},
+                "objective": row.model_dump(),
+                "optimisation": phase.optimisation.model_dump(mode="json"),
+                "seed": 0,
+            }
+            trained = Artefact("train", phase_name, spec, {"text": text, "init": trained}, (FAMILIES[row.family], QUESTIONS))
+        return trained
 
     def _dtype(self, name: str) -> str:
         model = self.suite.models[name]

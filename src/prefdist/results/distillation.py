@@ -5,17 +5,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from prefdist.artefacts import provenance
 from prefdist.data import tables
-from prefdist.evaluation.statistics import reliability_bins
+from prefdist.evaluation.statistics import ReliabilityBins, reliability_bins
 from prefdist.results import figures_distillation
 from prefdist.results.ablation import metric_rows
 from prefdist.results.manifest import write_manifest
 from prefdist.results.metrics import STUDENT, TEACHER
 from prefdist.results.tables import Cell, main_table, present, write_csv, write_markdown
 
+RESAMPLES = 500
 FLAT = 0.98
 """Entropy of a teacher's law of rankings over ln n!, above which it says next to nothing (PAD's sign of failure)."""
 
@@ -49,7 +51,8 @@ def _write_teachers(spec: dict[str, Any], inputs: dict[str, Path], out: Path) ->
         pairs = tables.read_table(folder / "pairs.parquet", tables.TEACHER_PAIRS)
         if pairs:
             figures_distillation.reliabilities(_bins(pairs), out / f"{name}-reliability")
-    (out / "questions.json").write_text(json.dumps(biases, indent=1) + "\n")
+            _write_calibration(pairs, out / f"{name}-calibration.md")
+    _write_questions(biases, out / "questions.md")
 
 
 def _warn_if_flat(teacher: str, cells: list[Cell]) -> None:
@@ -59,15 +62,57 @@ def _warn_if_flat(teacher: str, cells: list[Cell]) -> None:
             print(f"warning: teacher {teacher}, reward {cell['run']}: its rankings have {share}: nearly flat", file=sys.stderr)
 
 
-def _bins(pairs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Reliability of each reward, both orientations of every pair, so that the naming of the pair does not matter."""
-    found = {}
+def _write_calibration(pairs: list[dict[str, Any]], file: Path) -> None:
+    """Expected calibration error of each reward, with a 95 % bootstrap interval over prompts."""
+    lines = [
+        "Expected calibration error of 10 bins, both orientations of each pair; 95 % interval: bootstrap over prompts.",
+        "",
+    ]
+    lines += ["| reward | ECE ↓ | pairs | prompts |", "| --- | ---: | ---: | ---: |"]
     for reward in dict.fromkeys(pair["reward"] for pair in pairs):
-        chosen = [pair for pair in pairs if pair["reward"] == reward]
-        p = [pair["p_model"] for pair in chosen]
-        hit = [float(pair["first_wins"]) for pair in chosen]
-        found[reward] = reliability_bins(p + [1 - x for x in p], hit + [1 - x for x in hit], bins=10)
-    return found
+        by_prompt: dict[str, list[dict[str, Any]]] = {}
+        for pair in pairs:
+            if pair["reward"] == reward:
+                by_prompt.setdefault(pair["prompt_id"], []).append(pair)
+        groups = list(by_prompt.values())
+        generator = np.random.default_rng(0)
+        drawn = [generator.integers(len(groups), size=len(groups)) for _ in range(RESAMPLES)]
+        errors = [_reliability([pair for i in chosen for pair in groups[i]]).ece for chosen in drawn]
+        low, high = np.quantile(errors, [0.025, 0.975])
+        found = _reliability([pair for group in groups for pair in group])
+        counts = f"{sum(map(len, groups))} | {len(groups)}"
+        lines.append(f"| {reward} | {found.ece:.3f} [{low:.3f}, {high:.3f}] | {counts} |")
+    file.write_text("\n".join(lines) + "\n")
+
+
+def _write_questions(biases: dict[str, dict[str, Any]], file: Path) -> None:
+    """How the answers depend on the order of the options, and how much of them is None or no answer at all."""
+    lines = [
+        "Means over all questions about held-out candidates. Winner changes: share of pairs of responses of which the more",
+        "probable one differs between two orders of the same options.",
+        "",
+        "| teacher / student | questions | probability by position | None | letters and None | winner changes |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+    ]
+    for pair, kinds in biases.items():
+        for kind, bias in kinds.items():
+            positions = " ".join(f"{p:.3f}" for p in bias["mean_by_position"])
+            shares = " | ".join("–" if bias[key] is None else f"{bias[key]:.3f}" for key in ("none", "mass", "changed"))
+            lines.append(f"| {pair} | {kind} | {positions} | {shares} |")
+    file.write_text("\n".join(lines) + "\n")
+
+
+def _bins(pairs: list[dict[str, Any]]) -> dict[str, ReliabilityBins]:
+    """Reliability of each reward."""
+    rewards = dict.fromkeys(pair["reward"] for pair in pairs)
+    return {reward: _reliability([pair for pair in pairs if pair["reward"] == reward]) for reward in rewards}
+
+
+def _reliability(pairs: list[dict[str, Any]]) -> ReliabilityBins:
+    """Both orientations of every pair, so that the naming of the pair does not matter."""
+    p = np.array([pair["p_model"] for pair in pairs])
+    hit = np.array([float(pair["first_wins"]) for pair in pairs])
+    return reliability_bins(np.concatenate([p, 1 - p]), np.concatenate([hit, 1 - hit]), bins=10)
 
 
 def _write_costs(spec: dict[str, Any], inputs: dict[str, Path], file: Path) -> None:
@@ -100,10 +145,12 @@ def _count(inputs: dict[str, Path], role: str, parts: range) -> int:
     for i in parts:
         folder = inputs.get(f"{role}/{i}")
         if folder is not None:
-            spec = provenance(folder)["spec"]
             name = _DRAWN_OR_SCORED[role.split("/")[0]]
-            drawn = spec["draws"] * spec["prompts"] if name == "responses" else None
-            total += drawn or pq.read_metadata(folder / f"{name}.parquet").num_rows
+            if name == "responses":  # of as many prompts as the split had, the dropped ones too
+                prompts = json.loads((folder / "summary.json").read_text())["prompts"]
+                total += provenance(folder)["spec"]["draws"] * prompts
+            else:
+                total += pq.read_metadata(folder / f"{name}.parquet").num_rows
     return total
 
 

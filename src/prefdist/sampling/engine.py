@@ -6,7 +6,7 @@ in, the number of processes or where a run was resumed.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 ROWS = 512
-"""Responses drawn side by side; bounds the key-value cache."""
+"""Responses drawn side by side, at most."""
+TOKENS = 65_536
+"""Tokens of these responses and their prompts, at most: bounds the key-value cache. One prompt's are never drawn apart."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One response. `finish_reason` is stop (its last token is EOS) or length (it filled its budget, no EOS).
+    """One response. `finish_reason` is stop (its last token is a stop id) or length (it filled its budget, no stop id).
 
-    logp: natural log at T = 1, summed over the tokens including EOS.
+    logp: natural log at T = 1, summed over the tokens including the stop id.
     """
 
     token_ids: list[int]
@@ -43,28 +45,39 @@ def sample(
     *,
     num_samples: int,
     max_new_tokens: int,
-    eos_id: int,
+    stop_ids: Sequence[int],
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> list[list[Sample]]:
     """`num_samples` responses a prompt, drawn at logits/temperature. One key a prompt; equal keys give equal numbers.
 
+    stop_ids: each of them ends a response, as its last token.
     top_p: each token comes from the likeliest ones alone that together reach this probability at logits/temperature.
     """
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
-    per_batch = max(1, ROWS // num_samples)
     results: list[list[Sample]] = [[] for _ in prompts]
-    for start in range(0, len(order), per_batch):
-        batch = order[start : start + per_batch]
+    for batch in _batches([len(prompt) for prompt in prompts], num_samples, max_new_tokens):
         noise = torch.stack([uniforms(keys[i], num_samples, max_new_tokens) for i in batch])
-        drawn = _sample_batch(model, [prompts[i] for i in batch], noise, eos_id, temperature, top_p)
+        drawn = _sample_batch(model, [prompts[i] for i in batch], noise, stop_ids, temperature, top_p)
         for i, samples in zip(batch, drawn, strict=True):
             results[i] = samples
     return results
 
 
+def _batches(lengths: Sequence[int], num_samples: int, budget: int) -> Iterator[list[int]]:
+    """Indices of prompts of similar length, for little padding, as many as ROWS and TOKENS allow."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        rows = (len(batch) + 1) * num_samples
+        if batch and (rows > ROWS or rows * (lengths[i] + budget) > TOKENS):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
 def _sample_batch(
-    model: Any, prompts: list[Sequence[int]], noise: Tensor, eos_id: int, temperature: float, top_p: float
+    model: Any, prompts: list[Sequence[int]], noise: Tensor, stop_ids: Sequence[int], temperature: float, top_p: float
 ) -> list[list[Sample]]:
     device = next(model.parameters()).device
     n_prompts, n, budget = noise.shape
@@ -80,14 +93,15 @@ def _sample_batch(
     attention = attention.repeat_interleave(n, dim=0)
     position = positions[:, -1].repeat_interleave(n, dim=0)
     alive = torch.arange(n_prompts * n, device=device)
-    tokens = torch.full((n_prompts * n, budget), eos_id, device=device)
+    tokens = torch.zeros(n_prompts * n, budget, dtype=torch.long, device=device)
+    stops = torch.tensor(stop_ids, device=device)
     logp = torch.zeros(n_prompts * n, dtype=torch.float64, device=device)
     lengths = torch.full((n_prompts * n,), budget, device=device)
     for t in range(budget):
         chosen, chosen_logp = _draw(logits, noise[alive, t], temperature, top_p)
         tokens[alive, t] = chosen
         logp[alive] += chosen_logp
-        going_on = chosen != eos_id
+        going_on = ~torch.isin(chosen, stops)
         lengths[alive[~going_on]] = t + 1
         if t + 1 == budget or not bool(going_on.any()):
             break
@@ -105,7 +119,7 @@ def _sample_batch(
             use_cache=True,
         )
         logits = output.logits[:, -1]
-    return _collect(tokens.tolist(), logp.tolist(), lengths.tolist(), eos_id, n)
+    return _collect(tokens.tolist(), logp.tolist(), lengths.tolist(), stop_ids, n)
 
 
 def _draw(logits: Tensor, noise: Tensor, temperature: float, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -132,9 +146,11 @@ def _nucleus(law: Tensor, top_p: float) -> Tensor:
     return law.masked_fill(torch.zeros_like(outside).scatter(-1, tokens, outside), 0.0)
 
 
-def _collect(tokens: list[list[int]], logps: list[float], lengths: list[int], eos_id: int, n: int) -> list[list[Sample]]:
+def _collect(
+    tokens: list[list[int]], logps: list[float], lengths: list[int], stop_ids: Sequence[int], n: int
+) -> list[list[Sample]]:
     samples = []
     for row, logp, length in zip(tokens, logps, lengths, strict=True):
         ids = row[:length]
-        samples.append(Sample(ids, logp, "stop" if ids[-1] == eos_id else "length"))
+        samples.append(Sample(ids, logp, "stop" if ids[-1] in stop_ids else "length"))
     return [samples[i : i + n] for i in range(0, len(samples), n)]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from prefdist.errors import UserError
 from prefdist.sampling.engine import sample
 from prefdist.tokens import TextCodec
 
@@ -17,14 +18,18 @@ def draw(
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Rows of the responses table, `num_samples` for each row of the prompts table, in their order."""
+    """Rows of the responses table, `num_samples` for each row of the prompts table, in their order.
+
+    UserError, before any is drawn, for a prompt that leaves no room for its response.
+    """
+    check_context(model, codec, prompts, max_new_tokens)
     drawn = sample(
         model,
         [codec.prompt(row["prompt"]) for row in prompts],
         [f"{key}/{row['prompt_id']}" for row in prompts],
         num_samples=num_samples,
         max_new_tokens=max_new_tokens,
-        eos_id=codec.eos_id,
+        stop_ids=codec.stop_ids,
         temperature=temperature,
         top_p=top_p,
     )
@@ -41,3 +46,16 @@ def draw(
         for row, samples in zip(prompts, drawn, strict=True)
         for i, s in enumerate(samples)
     ]
+
+
+def check_context(model: Any, codec: TextCodec, prompts: list[dict[str, Any]], max_new_tokens: int) -> None:
+    """UserError, naming the prompt, if one and a response of max_new_tokens are longer than the model's context."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    for row in prompts:
+        length = len(codec.prompt(row["prompt"]))
+        if context is not None and length + max_new_tokens > context:
+            raise UserError(
+                f"{codec.folder}: prompt {row['prompt_id']!r} has {length} tokens, which with max_new_tokens {max_new_tokens} "
+                f"is more than the model's context (max_position_embeddings), {context}; lower max_new_tokens or leave the "
+                "prompt out"
+            )

@@ -8,14 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from prefdist.data import tables
 from prefdist.data.selection import first_prompts, held_out
 from prefdist.errors import UserError
-from prefdist.models import load_policy
+from prefdist.models import load_frozen
 from prefdist.sampling.engine import ROWS
-from prefdist.sampling.rows import draw
+from prefdist.sampling.rows import check_context, draw
 from prefdist.sampling.subsets import max_min_subset
 from prefdist.scoring.shards import sharded
 from prefdist.tokens import TextCodec
@@ -48,7 +46,8 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
 def _drawn(spec: dict[str, Any], policy: Path, prompts: list[Row], scratch: Path) -> list[Row]:
     """`draws` rows of the samples table for each prompt, in their order."""
     codec = TextCodec(policy)
-    model = load_policy(policy, "cuda" if torch.cuda.is_available() else "cpu")
+    model = load_frozen(policy)
+    check_context(model, codec, prompts, spec["max_new_tokens"])  # the longest prompts come last, perhaps after hours
     options = {name: spec[name] for name in ("max_new_tokens", "temperature", "top_p")}
 
     def compute(part: list[Row]) -> list[Row]:

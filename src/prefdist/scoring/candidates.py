@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from prefdist.data import tables
 from prefdist.errors import UserError
-from prefdist.models import load_policy
 
 RESPONSES = "responses.parquet"
 
@@ -75,8 +72,3 @@ def check_lengths(teacher: Path, prompt_ids: Sequence[str], lengths: Sequence[in
                 f"{teacher}: the {what} of prompt {prompt_id!r} has {length} tokens, but the model's context "
                 f"(max_position_embeddings) is {context}; shorten the responses or take another teacher"
             )
-
-
-def load_teacher(folder: Path, dtype: str) -> Any:
-    """The frozen model, on the GPU if there is one."""
-    return load_policy(folder, "cuda" if torch.cuda.is_available() else "cpu", dtype=dtype)

@@ -11,7 +11,8 @@ from typing import Any
 
 from prefdist.data import tables
 from prefdist.errors import UserError
-from prefdist.scoring.candidates import RESPONSES, Candidates, check_lengths, load_teacher, read_candidates
+from prefdist.models import load_frozen
+from prefdist.scoring.candidates import RESPONSES, Candidates, check_lengths, read_candidates
 from prefdist.scoring.questions import identifier_ids, orders, question_text
 from prefdist.scoring.sequences import response_logps
 from prefdist.scoring.shards import sharded
@@ -45,13 +46,13 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     codec = TextCodec(teacher)
     identifiers = identifier_ids(codec, len(asked[0]))
     questions = [
-        Question(item.prompt_id, k, options, _ids(codec, spec["template"], item, options))
+        Question(item.prompt_id, k, options, _ids(codec, spec, item, options))
         for item in candidates
         for k, options in enumerate(asked)
     ]
     lengths = [len(question.ids) for question in questions]
     check_lengths(teacher, [question.prompt_id for question in questions], lengths, "question")
-    model = load_teacher(teacher, spec["dtype"])
+    model = load_frozen(teacher, spec["dtype"])
     rows = sharded(
         questions,
         lengths,
@@ -65,8 +66,8 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _ids(codec: TextCodec, template: str, item: Candidates, options: tuple[int, ...]) -> list[int]:
-    return codec.prompt(question_text(template, item.prompt, [item.texts[i] for i in options]))
+def _ids(codec: TextCodec, spec: dict[str, Any], item: Candidates, options: tuple[int, ...]) -> list[int]:
+    return codec.prompt(question_text(spec["template"], item.prompt, [item.texts[i] for i in options], spec["longest"]))
 
 
 def _answers(model: Any, codec: TextCodec, identifiers: list[list[int]], part: list[Question]) -> list[Row]:

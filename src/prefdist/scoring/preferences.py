@@ -28,7 +28,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
         [f"pair/{spec['seed']}/{row['prompt_id']}" for row in chosen],
         num_samples=2 * spec["pairs_per_prompt"],
         max_new_tokens=spec["max_new_tokens"],
-        eos_id=codec.eos_id,
+        stop_ids=codec.stop_ids,
     )
     responses = [[s.token_ids for s in samples] for samples in drawn]
     target = response_logps(load_policy(inputs["target"]), prompts, responses, pad_id=codec.pad_id)

@@ -15,17 +15,14 @@ LETTERS = ascii_uppercase
 NONE = "None"
 MOST_PERMUTED = 4
 """Options of which all orders are asked: 24 questions a prompt."""
-CUT = 10_000
-"""Characters of a response that a judge reads, about the 2500 tokens of PAD's code; the rest is an ellipsis."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """`question` is filled with options, prompt and identifiers, `option` with letter and text, cut to `longest`."""
+    """`question` is filled with options, prompt and identifiers, `option` with letter and text."""
 
     question: str
     option: str
-    longest: int | None = None
 
 
 TEMPLATES = {
@@ -45,18 +42,20 @@ TEMPLATES = {
         "\n"
         "# Query\n{prompt}\n\n# Candidate Responses\n{options}\n\n# Output\nThe identifier of the best response is:",
         '{letter})\n"""\n{text}\n"""',
-        CUT,
     ),
 }
 
 
-def question_text(template: str, prompt: str, options: Sequence[str]) -> str:
-    """The question, lettered from A in the order of the options. UserError for an unknown template."""
+def question_text(template: str, prompt: str, options: Sequence[str], longest: int | None = None) -> str:
+    """The question, lettered from A in the order of the options. UserError for an unknown template.
+
+    Of an option longer than `longest` characters the rest is an ellipsis.
+    """
     if template not in TEMPLATES:
         raise UserError(f"template: {template!r} is not one of {', '.join(TEMPLATES)}")
     form = TEMPLATES[template]
     lines = [
-        form.option.format(letter=letter, text=_cut(text, form.longest)) for letter, text in zip(LETTERS, options, strict=False)
+        form.option.format(letter=letter, text=_cut(text, longest)) for letter, text in zip(LETTERS, options, strict=False)
     ]
     letters = LETTERS[: len(options)]
     identifiers = f"({', '.join(letters[:-1])}, or {letters[-1]})"

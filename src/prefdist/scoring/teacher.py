@@ -11,7 +11,8 @@ from typing import Any
 
 from prefdist.data import tables
 from prefdist.errors import UserError
-from prefdist.scoring.candidates import Candidates, check_lengths, load_teacher, read_candidates
+from prefdist.models import load_frozen
+from prefdist.scoring.candidates import Candidates, check_lengths, read_candidates
 from prefdist.scoring.sequences import response_logps_and_ends
 from prefdist.scoring.shards import sharded
 from prefdist.tokens import TextCodec
@@ -30,7 +31,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     lengths = [_tokens(codec, item) for item in candidates]
     longest = [prompt + max(responses) for prompt, responses in lengths]
     check_lengths(teacher, [item.prompt_id for item in candidates], longest, "prompt and longest response")
-    model = load_teacher(teacher, spec["dtype"])
+    model = load_frozen(teacher, spec["dtype"])
     rows = sharded(
         candidates,
         [prompt + sum(responses) for prompt, responses in lengths],

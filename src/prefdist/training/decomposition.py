@@ -14,7 +14,8 @@ from prefdist.training.batch import Batch, Dataset, Share
 class Decomposed(Dataset):
     """A dataset of lists with the column "groups" [B, n]: positions of the responses, sublist after sublist.
 
-    Positions ascend within a sublist, so that each stands best first as the whole list does.
+    Positions ascend within a sublist, so that each stands best first as the whole list does. Shuffled ones change with the
+    epoch; a batch across two epochs takes those of the one it begins in.
     """
 
     def __init__(self, examples: Batch, batch_size: int, seed: int, share: Share, *, size: int, shuffle: bool) -> None:

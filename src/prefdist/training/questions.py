@@ -1,7 +1,7 @@
 """A teacher's examples: references, and multiple-choice questions about which reference belongs to a prompt.
 
-The wrong options are references of nearby functions of the same module (of any, where the module is small); in some
-questions the right one is missing and the answer is None. Left out: questions put to a trained teacher (scoring/mcq.py).
+The wrong options are references of nearby functions of the same module, or of any; in some questions the right one is
+missing and the answer is None. Left out: questions put to a trained teacher (scoring/mcq.py).
 """
 
 from pathlib import Path
@@ -41,15 +41,16 @@ def _question(rows: list[dict[str, Any]], i: int, data: dict[str, Any], generato
     right = rows[i]["reference"]
     n = int(generator.integers(2, data["max_options"] + 1))
     with_right = generator.random() >= data["none_share"]
-    options = _others(rows, i, generator)[: n - with_right] + [right] * with_right
+    nearby = generator.random() < data["nearby"]
+    options = _others(rows, i, nearby, generator)[: n - with_right] + [right] * with_right
     options = [options[k] for k in generator.permutation(len(options))]
     answer = LETTERS[options.index(right)] if with_right else NONE
     return question_text(data["template"], rows[i]["prompt"], options), answer
 
 
-def _others(rows: list[dict[str, Any]], i: int, generator: np.random.Generator) -> list[str]:
-    """Other references in random order, those of nearby functions first."""
-    near = [row for row in rows[max(0, i - NEARBY) : i + NEARBY + 1] if row["module"] == rows[i]["module"]]
-    far = [rows[k] for k in generator.integers(len(rows), size=2 * NEARBY)]
+def _others(rows: list[dict[str, Any]], i: int, nearby: bool, generator: np.random.Generator) -> list[str]:
+    """Other references in random order; with `nearby` those of nearby functions first, as far as there are any."""
+    near = [row for row in rows[max(0, i - NEARBY) : i + NEARBY + 1] if row["module"] == rows[i]["module"]] if nearby else []
+    far = [rows[k] for k in generator.integers(len(rows), size=4 * NEARBY)]
     shuffled = [near[k] for k in generator.permutation(len(near))] + far
     return [text for text in dict.fromkeys(row["reference"] for row in shuffled) if text != rows[i]["reference"]]

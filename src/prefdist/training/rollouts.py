@@ -4,7 +4,7 @@ A rollout of minibatches·batch_size prompts feeds minibatches·epochs optimiser
 of its responses, are pure functions of (seed, rollout): resuming at a rollout's start repeats it exactly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,14 +34,14 @@ class RolloutSource:
         seed: int,
         share: Share,
         pad_id: int,
-        eos_id: int,
+        stop_ids: Sequence[int],
         reward_model: Scorer | None = None,
         objective: Objective | None = None,
         total: Callable[[Tensor], Tensor] = lambda tensor: tensor,
     ) -> None:
         self.learner, self.prior, self.prompts, self.settings = learner, prior, prompts, settings
         self.batch_size, self.seed, self.share = batch_size, seed, share
-        self.pad_id, self.eos_id, self.reward_model = pad_id, eos_id, reward_model
+        self.pad_id, self.stop_ids, self.reward_model = pad_id, stop_ids, reward_model
         self.objective, self.total = objective, total
         self.updates = settings.minibatches * settings.epochs
         self._rollout: Batch | None = None
@@ -58,14 +58,14 @@ class RolloutSource:
         return self._rollout.select(range(minibatch * per_share, (minibatch + 1) * per_share))
 
     def metrics(self) -> dict[str, float]:
-        """Of the last rollout, in all processes: mean response length, share without EOS, mean reward."""
+        """Of the last rollout, in all processes: mean response length, share without an end, mean reward."""
         rollout = self._rollout
         if rollout is None:
             return {}
         responses = [y for ys in rollout.responses for y in ys]
         sums: dict[str, float] = {
             "response_tokens": sum(map(len, responses)),
-            "unfinished": sum(y[-1] != self.eos_id for y in responses),
+            "unfinished": sum(y[-1] not in self.stop_ids for y in responses),
         }
         if "scores" in rollout.columns:
             sums["reward"] = float(rollout.columns["scores"].sum())
@@ -87,7 +87,7 @@ class RolloutSource:
             [f"{self.seed}/{index}/{i}" for i in mine],
             num_samples=self.settings.samples,
             max_new_tokens=self.settings.max_new_tokens,
-            eos_id=self.eos_id,
+            stop_ids=self.stop_ids,
             temperature=self.settings.temperature,
         )
         responses = [[s.token_ids for s in samples] for samples in drawn]

@@ -116,7 +116,7 @@ def _streams(
         seed=spec["seed"],
         share=share,
         pad_id=codec.pad_id,
-        eos_id=codec.eos_id,
+        stop_ids=codec.stop_ids,
         reward_model=_frozen(load_scorer(inputs["reward_model"], accelerator.device)) if on_policy else None,
         objective=on_policy,
         total=lambda tensor: accelerator.reduce(tensor, "sum"),
