@@ -127,7 +127,8 @@ def _demo(options: argparse.Namespace) -> int:
     from prefdist.suites import load_suite
 
     root = project_root()
-    folder = root / plan(load_suite(options.suite, root), root).results
+    suite = load_suite(options.suite, root)
+    folder = root / plan(suite, root).results
     base = [sys.executable, "-m", "snakemake", "--cores", str(options.cores)]
     # A run that was killed leaves a lock and incomplete outputs behind; both are mended before the next one.
     subprocess.run([*base, "--unlock", "--quiet", "all"], cwd=root, check=False, capture_output=True)
@@ -136,11 +137,13 @@ def _demo(options: argparse.Namespace) -> int:
         print("prefdist: the run stopped; the logs are in logs/, and the same command goes on from here", file=sys.stderr)
         return done.returncode
     from prefdist.results.metrics import TERMINAL
-    from prefdist.results.tables import print_table
+    from prefdist.results.tables import present, print_table, read_csv
 
     subprocess.run([*base[:3], "--report", str(folder / "report.html"), "--quiet", "--", options.suite], cwd=root, check=True)
-    print_table(folder / "table.csv", TERMINAL)
-    print(f"table:  {folder.relative_to(root) / 'table.md'}\nreport: {folder.relative_to(root) / 'report.html'}")
+    if suite.kind in TERMINAL:
+        print_table(folder / "table.csv", present(TERMINAL[suite.kind], read_csv(folder / "table.csv")))
+        print(f"table:  {folder.relative_to(root) / 'table.md'}")
+    print(f"report: {folder.relative_to(root) / 'report.html'}")
     return 0
 
 

@@ -143,6 +143,12 @@ class Decomposition(Strict):
     shuffle: bool = Field(False, description="other lists in every epoch, rather than always the same")
     resample: bool = Field(False, description="lists one after another, each drawn from the student that the last one trained")
 
+    @model_validator(mode="after")
+    def _one_way(self) -> "Decomposition":
+        if self.shuffle and self.resample:
+            raise ValueError("shuffle and resample exclude each other: lists that are drawn anew have nothing to exchange")
+        return self
+
 
 class PadRun(Strict):
     """One method: student, teacher, samples, reward, objective."""
@@ -247,9 +253,8 @@ class PadSuite(Strict):
     def _trained(self, where: str, model: TrainedModel) -> None:
         if self.world is None:
             raise ValueError(f"{where}: only a suite with a world trains models from scratch; give hub or folder")
-        objectives = {"objective": model.objective}
-        objectives |= {f"questions.{i}.objective": phase.objective for i, phase in enumerate(model.questions)}
-        for key, objective in objectives.items():
+        phases = {f"questions.{i}.objective": phase.objective for i, phase in enumerate(model.questions)}
+        for key, objective in {"objective": model.objective, **phases}.items():
             if self._row(f"{where}.{key}", objective, {}).family != "likelihood":
                 raise ValueError(f"{where}.{key}: {objective} does not learn from references alone; take sft")
 
@@ -274,8 +279,7 @@ class PadSuite(Strict):
             raise ValueError(f"{where}: objective {run.objective} trains a reward model, and a student is a policy")
         if row.responses == "scored" and run.train_on != "lists":
             raise ValueError(f"{where}.train_on: objective {run.objective} learns from scored lists; set it to lists")
-        single = run.train_on in ("references", "teacher_responses")
-        if single != (row.family in ("likelihood", "token_distillation")):
+        if (run.train_on in ("references", "teacher_responses")) != (row.family in ("likelihood", "token_distillation")):
             raise ValueError(f"{where}.train_on: {run.train_on} does not fit objective {run.objective}")
         lists = run.train_on == "lists"
         size = (run.decomposition.size if run.decomposition else run.n) if lists else 2
@@ -290,8 +294,7 @@ class PadSuite(Strict):
             if run.n % size:
                 raise ValueError(f"{where}.decomposition.size: {size} does not divide n, {run.n}")
             if run.decomposition.resample and run.optimisation.steps % (run.n // size):
-                steps = f"{run.optimisation.steps} steps are not a multiple of {run.n // size} lists"
-                raise ValueError(f"{where}.optimisation.steps: {steps}")
+                raise ValueError(f"{where}.optimisation.steps: {run.optimisation.steps} is no multiple of {run.n // size}")
 
     def _same_tokenizer(self, where: str, run: PadRun) -> None:
         """Models that are stored are compared by their tokenizers when the run starts."""

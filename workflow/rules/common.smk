@@ -9,10 +9,10 @@ from prefdist.plan import plan
 
 try:
     SUITES = {file.stem: load_suite(file.stem, Path.cwd()) for file in sorted(Path("workflow/suites").glob("*.yaml"))}
+    PLANS = {name: plan(suite) for name, suite in SUITES.items()}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-PLANS = {name: plan(suite) for name, suite in SUITES.items()}
 ABLATIONS = {(name, ablation): of for name, made in PLANS.items() for ablation, of in made.ablations.items()}
 ARTEFACTS = {path: artefact for made in PLANS.values() for path, artefact in made.artefacts.items()}
 SUITE_OF = {path: name for name, made in PLANS.items() for path in made.artefacts}

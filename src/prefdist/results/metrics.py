@@ -14,7 +14,6 @@ POLICY = (
     MetricSpec("unfinished", "no EOS", "%", scale=100, decimals=1),
     MetricSpec("distinct_2", "distinct bigrams", "%", scale=100, decimals=1),
 )
-TERMINAL = tuple(spec for spec in POLICY if spec.key not in {"reward", "unfinished", "distinct_2", "entropy"})
 REWARD_MODEL = (
     MetricSpec("accuracy", "accuracy on labels", "%", "higher", scale=100, decimals=1),
     MetricSpec("accuracy_known", "accuracy on the more probable", "%", "higher", scale=100, decimals=1),
@@ -41,3 +40,8 @@ TEACHER = (
     MetricSpec("brier", "Brier score on labels", "", "lower", decimals=3),
     MetricSpec("entropy", "entropy of its rankings / ln n!", decimals=3),
 )
+TERMINAL = {
+    "testbed": tuple(spec for spec in POLICY if spec.key not in {"reward", "unfinished", "distinct_2", "entropy"}),
+    "pad": STUDENT[:5] + tuple(spec for spec in STUDENT if spec.key == "length"),
+}
+"""Kind of suite -> what the terminal has room for."""

@@ -29,9 +29,11 @@ def build(data: dict[str, Any], inputs: dict[str, Path], codec: TextCodec, seed:
     sampled = by_prompt(inputs["responses"])
     kind, n = data["kind"], data["n"]
     if kind == "references":
-        return _single(sampled, {name: row["reference"] for name, row in _prompts(inputs["text"]).items()}, codec)
+        return _single(sampled, {name: (row["reference"], True) for name, row in _prompts(inputs["text"]).items()}, codec)
     if kind == "teacher_responses":
-        return _single(sampled, {name: rows[0]["text"] for name, rows in by_prompt(inputs["teacher_responses"]).items()}, codec)
+        firsts = {name: rows[0] for name, rows in by_prompt(inputs["teacher_responses"]).items()}
+        answers = {name: (row["text"], row["finish_reason"] == "stop") for name, row in firsts.items()}
+        return _single(sampled, answers, codec)
     rewards = list_rewards(inputs.get("scores"), inputs.get("questions"), n=n, **data["reward"])
     missing = [name for name in sampled if name not in rewards]
     if missing:
@@ -80,10 +82,14 @@ def _lists(
     )
 
 
-def _single(sampled: dict[str, Sampled], answers: dict[str, str], codec: TextCodec) -> Batch:
-    """One response a prompt. A prompt for which the teacher has none (it was dropped as too uniform) is left out."""
-    kept = [name for name in sampled if answers.get(name, "").strip()]
+def _single(sampled: dict[str, Sampled], answers: dict[str, tuple[str, bool]], codec: TextCodec) -> Batch:
+    """One response a prompt: its text, with the end token where its writer ended it.
+
+    A prompt for which the teacher has none (it was dropped as too uniform) is left out.
+    """
+    kept = [name for name in sampled if answers.get(name, ("", True))[0].strip()]
     if not kept:
         raise UserError("none of the prompts has an answer to learn from; check the prompts' column `reference`")
     prompts = [codec.prompt(sampled[name][0]["prompt"]) for name in kept]
-    return Batch(kept, prompts, [[codec.response(answers[name])] for name in kept])
+    responses = [codec.response(text) if ended else codec.response(text)[:-1] for text, ended in map(answers.__getitem__, kept)]
+    return Batch(kept, prompts, [[ids] for ids in responses])
