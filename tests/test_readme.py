@@ -3,22 +3,26 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
 from prefdist.objectives import load
-from prefdist.results.metrics import POLICY
+from prefdist.results.metrics import POLICY, STUDENT
 from prefdist.results.tables import read_csv, write_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_table_is_the_committed_one(tmp_path):
-    shown = README.split("<!-- table -->\n")[1].split("<!-- /table -->")[0]
-    metrics = POLICY[:4]
+@pytest.mark.parametrize(
+    ("mark", "table", "metrics"),
+    [("table", "testbed/v1", POLICY[:4]), ("students", "pad_testbed/v1-ablations/baselines", STUDENT[:5])],
+)
+def test_the_tables_are_the_committed_ones(mark, table, metrics, tmp_path):
+    shown = README.split(f"<!-- {mark} -->\n")[1].split(f"<!-- /{mark} -->")[0]
     kept = {spec.key for spec in metrics}
-    cells = [cell for cell in read_csv(ROOT / "results/testbed/v1/table.csv") if cell["metric"] in kept]
+    cells = [cell for cell in read_csv(ROOT / "results" / table / "table.csv") if cell["metric"] in kept]
     write_markdown(cells, metrics, tmp_path / "table.md")
     assert shown == (tmp_path / "table.md").read_text()
 
