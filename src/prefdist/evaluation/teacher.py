@@ -4,6 +4,7 @@ One run of metrics a reward: likelihood alone, each kind of question alone (orde
 calibrated reward. A pair's probability is σ(β·(r̂_i − r̂_j)). Metrics of a prompt: entropy = that of the law of rankings over
 ln n! (1 is flat, PAD's sign of failure); with known preferences also accuracy_known, kl_known = KL(known ‖ teacher) and brier,
 of labels drawn from the known probabilities. questions.json: position bias and the mass on None, of each kind of question.
+answers.parquet, of a teacher that was trained on questions: how often it picks the right reference (answers.py).
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from prefdist.data import tables
+from prefdist.evaluation.answers import reference_answers
 from prefdist.evaluation.candidates import Candidates, load, margins, table
 from prefdist.objectives import bradley_terry, plackett_luce
 from prefdist.sampling.engine import uniforms
@@ -46,6 +48,8 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
             bias[role.removeprefix("questions/")] = position_bias(
                 tables.read_table(folder / "questions.parquet", tables.QUESTIONS)
             )
+    answers = reference_answers(inputs["text"], inputs["trained"], spec["template"]) if "trained" in inputs else []
+    tables.write_table(out / "answers.parquet", answers, tables.METRICS)
     tables.write_table(out / "metrics.parquet", metrics, tables.METRICS)
     tables.write_table(out / "pairs.parquet", pairs, tables.TEACHER_PAIRS)
     (out / "questions.json").write_text(json.dumps(bias, indent=1))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdist.config import Suite
-from prefdist.config_pad import PadRun, PadSuite, Questions, Reward, Samples, StoredModel
+from prefdist.config_pad import PadRun, PadSuite, Questions, Reward, Samples, StoredModel, TrainedModel
 from prefdist.errors import UserError
 from prefdist.objectives.registry import FAMILIES, read_row
 from prefdist.plan.graph import Artefact
@@ -205,6 +205,10 @@ class Distillation:
         inputs["scores"] = self.scores(inputs["responses"], teacher)
         spec = {"n": n, "reward": _of_rewards(suite.evaluation.reward), "gamma": self._gamma()}
         spec |= self._evaluation_spec("beta_teacher")
+        model = suite.models[teacher]
+        if isinstance(model, TrainedModel) and model.questions:
+            inputs["trained"] = self.model(teacher)
+            spec["template"] = model.questions[-1].template
         return Artefact("teacher", f"{teacher}-{student}", spec, inputs)
 
     def results(self) -> Artefact:

@@ -14,7 +14,7 @@ from prefdist.evaluation.statistics import ReliabilityBins, reliability_bins
 from prefdist.results import figures_distillation
 from prefdist.results.ablation import metric_rows
 from prefdist.results.manifest import write_manifest
-from prefdist.results.metrics import STUDENT, TEACHER
+from prefdist.results.metrics import ANSWERS, STUDENT, TEACHER
 from prefdist.results.tables import Cell, main_table, present, write_csv, write_markdown
 
 RESAMPLES = 500
@@ -47,6 +47,10 @@ def _write_teachers(spec: dict[str, Any], inputs: dict[str, Path], out: Path) ->
         write_csv(cells, out / f"{name}.csv")
         write_markdown(cells, metrics, out / f"{name}.md")
         _warn_if_flat(teacher, cells)
+        answers = tables.read_table(folder / "answers.parquet", tables.METRICS)
+        if answers:
+            splits = list(dict.fromkeys(row["run"] for row in answers))
+            write_markdown(main_table(answers, splits, ANSWERS), ANSWERS, out / f"{name}-answers.md")
         biases[f"{teacher}/{student}"] = json.loads((folder / "questions.json").read_text())
         pairs = tables.read_table(folder / "pairs.parquet", tables.TEACHER_PAIRS)
         if pairs:

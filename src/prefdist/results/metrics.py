@@ -40,6 +40,7 @@ TEACHER = (
     MetricSpec("brier", "Brier score on labels", "", "lower", decimals=3),
     MetricSpec("entropy", "entropy of its rankings / ln n!", decimals=3),
 )
+ANSWERS = (MetricSpec("right", "picks the right reference", "%", "higher", scale=100, decimals=1),)
 TERMINAL = {
     "testbed": tuple(spec for spec in POLICY if spec.key not in {"reward", "unfinished", "distinct_2", "entropy"}),
     "pad": STUDENT[:5] + tuple(spec for spec in STUDENT if spec.key == "length"),
