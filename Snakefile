@@ -25,19 +25,9 @@ rule exact:
         finals("exact"),
 
 
-rule smoke:
-    input:
-        finals("smoke"),
-
-
 rule pad_testbed:
     input:
         finals("pad_testbed"),
-
-
-rule pad_smoke:
-    input:
-        finals("pad_smoke"),
 
 
 rule pad:
@@ -48,9 +38,7 @@ rule pad:
 localrules:
     testbed,
     exact,
-    smoke,
     pad_testbed,
-    pad_smoke,
     pad,
 
 
@@ -62,3 +50,4 @@ include: "workflow/rules/results.smk"  # tables, figures, manifest
 include: "workflow/rules/teacher.smk"  # a student's responses, a teacher's scores and answers; models and prompts of the hub
 include: "workflow/rules/distillation.smk"  # students against their teacher; one target an ablation: pad_testbed_alpha, ...
 include: "workflow/rules/exact.smk"  # enumerable worlds: optima and gradient estimators
+include: "workflow/rules/smoke.smk"  # both suites at their smallest, for tests
