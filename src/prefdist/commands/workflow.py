@@ -1,0 +1,88 @@
+"""Make artefacts and publish them: what the rules of the workflow call, and the demo that runs them all."""
+
+import argparse
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from prefdist.errors import UserError
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    make = commands.add_parser("make", help="make one artefact of a suite (what the workflow's rules call)")
+    make.add_argument("artefact", type=Path, help="its folder, as `prefdist plan` lists it")
+    make.add_argument("--suite", required=True)
+    make.set_defaults(call=_make)
+
+    copy = commands.add_parser("publish", help="copy a suite's finished tables and figures to results/<suite>/<version>")
+    copy.add_argument("suite")
+    copy.add_argument("--ablation", help="one ablation's, to results/<suite>/<version>-ablations/<ablation>")
+    copy.set_defaults(call=_publish)
+
+    demo = commands.add_parser("demo", help="run the testbed suite, print its table and the report's path")
+    demo.add_argument("--suite", default="testbed")
+    demo.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    demo.set_defaults(call=_demo)
+
+
+def _make(options: argparse.Namespace) -> None:
+    from prefdist.artefacts import make
+    from prefdist.paths import SCRATCH, project_root
+    from prefdist.plan import STAGES, plan
+    from prefdist.suites import load_suite
+
+    root = project_root()
+    artefact = plan(load_suite(options.suite, root), root).artefacts.get(str(options.artefact))
+    if artefact is None:
+        raise UserError(f"{options.artefact}: not an artefact of suite {options.suite} as it is now; see prefdist plan")
+    os.chdir(root)  # so that provenance has no path of this machine
+    stage = import_module(STAGES[artefact.stage])
+    inputs = {role: source.path for role, source in artefact.inputs.items()}
+    scratch = SCRATCH / f"{artefact.path.name}-{artefact.code_digest}"
+    identity = {"stage": artefact.stage, "name": artefact.name, "digest": artefact.digest, "code": artefact.code_digest}
+    make(
+        artefact.path,
+        identity={**identity, "spec": artefact.spec},
+        inputs=inputs,
+        run=lambda out: stage.run(artefact.spec, inputs, out, scratch),
+    )
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from prefdist.artefacts import publish
+    from prefdist.paths import project_root
+    from prefdist.plan import plan
+    from prefdist.suites import load_suite
+
+    root = project_root()
+    made = plan(load_suite(options.suite, root), root)
+    made = made.ablations[options.ablation] if options.ablation else made
+    publish(root / made.final.path, root / made.results, made.published.name)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from prefdist.paths import project_root
+    from prefdist.plan import plan
+    from prefdist.suites import load_suite
+
+    root = project_root()
+    suite = load_suite(options.suite, root)
+    folder = root / plan(suite, root).results
+    base = [sys.executable, "-m", "snakemake", "--cores", str(options.cores)]
+    # A run that was killed leaves a lock and incomplete outputs behind; both are mended before the next one.
+    subprocess.run([*base, "--unlock", "--quiet", "all"], cwd=root, check=False, capture_output=True)
+    done = subprocess.run([*base, "--rerun-incomplete", "--", options.suite], cwd=root, check=False)
+    if done.returncode:
+        print("prefdist: the run stopped; the logs are in logs/, and the same command goes on from here", file=sys.stderr)
+        return done.returncode
+    from prefdist.results.metrics import TERMINAL
+    from prefdist.results.tables import present, print_table, read_csv
+
+    subprocess.run([*base[:3], "--report", str(folder / "report.html"), "--quiet", "--", options.suite], cwd=root, check=True)
+    if suite.kind in TERMINAL:
+        print_table(folder / "table.csv", present(TERMINAL[suite.kind], read_csv(folder / "table.csv")))
+        print(f"table:  {folder.relative_to(root) / 'table.md'}")
+    print(f"report: {folder.relative_to(root) / 'report.html'}")
+    return 0
