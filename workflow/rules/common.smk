@@ -24,8 +24,8 @@ def finals(suite):
 
 
 def inputs(stage):
-    """The folders that an artefact of a stage is made from."""
-    return lambda wildcards: [str(a.path) for a in _artefact(stage, wildcards).inputs.values()]
+    """What an artefact of a stage is made from: a folder is complete when its provenance is there."""
+    return lambda wildcards: [f"{a.path}/provenance.json" for a in _artefact(stage, wildcards).inputs.values()]
 
 
 def code(stage):

@@ -2,7 +2,7 @@ rule held_out:
     input:
         inputs("held_out"),
     output:
-        directory("artefacts/held_out/{name}"),
+        "artefacts/held_out/{name}/provenance.json",
     log:
         "logs/held_out/{name}.log",
     threads: 1
@@ -10,14 +10,14 @@ rule held_out:
         code=code("held_out"),
         suite=suite("held_out"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/held_out/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
 rule teacher:
     input:
         inputs("teacher"),
     output:
-        directory("artefacts/teacher/{name}"),
+        "artefacts/teacher/{name}/provenance.json",
     log:
         "logs/teacher/{name}.log",
     threads: 1
@@ -25,14 +25,14 @@ rule teacher:
         code=code("teacher"),
         suite=suite("teacher"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/teacher/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
 rule student:
     input:
         inputs("student"),
     output:
-        directory("artefacts/student/{name}"),
+        "artefacts/student/{name}/provenance.json",
     log:
         "logs/student/{name}.log",
     threads: 1
@@ -40,7 +40,7 @@ rule student:
         code=code("student"),
         suite=suite("student"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/student/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
 rule ablation:

@@ -2,7 +2,7 @@ rule baselines:
     input:
         inputs("baselines"),
     output:
-        directory("artefacts/baselines/{name}"),
+        "artefacts/baselines/{name}/provenance.json",
     log:
         "logs/baselines/{name}.log",
     threads: 1
@@ -10,14 +10,14 @@ rule baselines:
         code=code("baselines"),
         suite=suite("baselines"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/baselines/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
 rule calibrate:
     input:
         inputs("calibrate"),
     output:
-        directory("artefacts/calibrate/{name}"),
+        "artefacts/calibrate/{name}/provenance.json",
     log:
         "logs/calibrate/{name}.log",
     threads: 1
@@ -25,14 +25,14 @@ rule calibrate:
         code=code("calibrate"),
         suite=suite("calibrate"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/calibrate/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
 rule evaluate:
     input:
         inputs("evaluate"),
     output:
-        directory("artefacts/evaluate/{name}"),
+        "artefacts/evaluate/{name}/provenance.json",
     log:
         "logs/evaluate/{name}.log",
     threads: 1
@@ -40,4 +40,4 @@ rule evaluate:
         code=code("evaluate"),
         suite=suite("evaluate"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/evaluate/{wildcards.name} --suite {params.suite} 2> {log}"

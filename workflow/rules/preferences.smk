@@ -2,7 +2,7 @@ rule preferences:
     input:
         inputs("preferences"),
     output:
-        directory("artefacts/preferences/{name}"),
+        "artefacts/preferences/{name}/provenance.json",
     log:
         "logs/preferences/{name}.log",
     threads: 1
@@ -10,14 +10,14 @@ rule preferences:
         code=code("preferences"),
         suite=suite("preferences"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/preferences/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
 rule reference:
     input:
         inputs("reference"),
     output:
-        directory("artefacts/reference/{name}"),
+        "artefacts/reference/{name}/provenance.json",
     log:
         "logs/reference/{name}.log",
     threads: 1
@@ -25,4 +25,4 @@ rule reference:
         code=code("reference"),
         suite=suite("reference"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/reference/{wildcards.name} --suite {params.suite} 2> {log}"

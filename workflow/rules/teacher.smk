@@ -2,7 +2,7 @@ rule prompts:
     input:
         inputs("prompts"),
     output:
-        directory("artefacts/prompts/{name}"),
+        "artefacts/prompts/{name}/provenance.json",
     log:
         "logs/prompts/{name}.log",
     threads: 1
@@ -10,14 +10,14 @@ rule prompts:
         code=code("prompts"),
         suite=suite("prompts"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/prompts/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
 rule model:
     input:
         inputs("model"),
     output:
-        directory("artefacts/model/{name}"),
+        "artefacts/model/{name}/provenance.json",
     log:
         "logs/model/{name}.log",
     threads: 1
@@ -25,14 +25,14 @@ rule model:
         code=code("model"),
         suite=suite("model"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/model/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
 rule responses:
     input:
         inputs("responses"),
     output:
-        directory("artefacts/responses/{name}"),
+        "artefacts/responses/{name}/provenance.json",
     log:
         "logs/responses/{name}.log",
     threads: 1
@@ -40,14 +40,14 @@ rule responses:
         code=code("responses"),
         suite=suite("responses"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/responses/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
 rule scores:
     input:
         inputs("scores"),
     output:
-        directory("artefacts/scores/{name}"),
+        "artefacts/scores/{name}/provenance.json",
     log:
         "logs/scores/{name}.log",
     threads: 1
@@ -55,14 +55,14 @@ rule scores:
         code=code("scores"),
         suite=suite("scores"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/scores/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
 rule questions:
     input:
         inputs("questions"),
     output:
-        directory("artefacts/questions/{name}"),
+        "artefacts/questions/{name}/provenance.json",
     log:
         "logs/questions/{name}.log",
     threads: 1
@@ -70,4 +70,4 @@ rule questions:
         code=code("questions"),
         suite=suite("questions"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/questions/{wildcards.name} --suite {params.suite} 2> {log}"

@@ -2,7 +2,7 @@ rule text:
     input:
         inputs("text"),
     output:
-        directory("artefacts/text/{name}"),
+        "artefacts/text/{name}/provenance.json",
     log:
         "logs/text/{name}.log",
     threads: 1
@@ -10,4 +10,4 @@ rule text:
         code=code("text"),
         suite=suite("text"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/text/{wildcards.name} --suite {params.suite} 2> {log}"

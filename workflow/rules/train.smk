@@ -2,7 +2,7 @@ rule train:
     input:
         inputs("train"),
     output:
-        directory("artefacts/train/{name}"),
+        "artefacts/train/{name}/provenance.json",
     log:
         "logs/train/{name}.log",
     threads: 1
@@ -10,4 +10,4 @@ rule train:
         code=code("train"),
         suite=suite("train"),
     shell:
-        "prefdist make {output} --suite {params.suite} 2> {log}"
+        "prefdist make artefacts/train/{wildcards.name} --suite {params.suite} 2> {log}"
