@@ -3,15 +3,27 @@
 import json
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import World
+from safetensors.torch import save_file
 
 from prefdist import artefacts, cli
+from prefdist.data import tables
 from prefdist.errors import UserError
+from prefdist.training import checkpoint
+from prefdist.training.learner import Learner
+
+
+def visible(folder: Path) -> list[str]:
+    """What lies in a folder but locks, which stay for the next maker."""
+    return sorted(file.name for file in folder.iterdir() if not (file.name.startswith(".") and file.suffix == ".lock"))
 
 
 def write(folder: Path) -> None:
@@ -34,7 +46,7 @@ def test_what_is_made(made: Path) -> None:
     assert record["outputs"]["sub/b.txt"] == "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3"
     assert record["wall_seconds"] >= 0
     assert record["environment"]["packages"]["torch"]
-    assert sorted(file.name for file in made.parent.iterdir()) == ["made"]
+    assert visible(made.parent) == ["made"]
 
 
 def test_the_content_digest_is_of_the_content(made: Path, tmp_path: Path) -> None:
@@ -58,14 +70,14 @@ def test_an_exception_leaves_nothing(made: Path) -> None:
 
     for out in (made.parent / "new", made):
         with pytest.raises(ValueError, match="in the middle"):
-            artefacts.make(out, identity={}, inputs={}, run=fails)
-    assert sorted(file.name for file in made.parent.iterdir()) == ["made"]
+            artefacts.make(out, identity={"stage": "y"}, inputs={}, run=fails)
+    assert visible(made.parent) == ["made"]
     assert artefacts.provenance(made)["stage"] == "x"
     artefacts.verify(made)
 
 
 def test_what_was_there_is_replaced_whole(made: Path) -> None:
-    artefacts.make(made, identity={}, inputs={}, run=lambda folder: (folder / "c").touch())
+    artefacts.make(made, identity={"stage": "y"}, inputs={}, run=lambda folder: (folder / "c").touch())
     assert sorted(file.name for file in made.iterdir()) == ["c", artefacts.PROVENANCE]
 
 
@@ -91,14 +103,142 @@ def test_a_killed_process_leaves_no_artefact(tmp_path: Path, processes: ForkServ
     assert not out.exists()
     with pytest.raises(UserError, match=r"made: not a complete artefact \(provenance\.json is missing\); run the stage"):
         artefacts.verify(out)
+    assert len(visible(tmp_path)) == 1, "what the killed one had written"
     artefacts.make(out, identity={}, inputs={}, run=write)
     artefacts.verify(out)
+    assert visible(tmp_path) == ["made"]
+
+
+def counted(runs: list[Path]) -> Callable[[Path], None]:
+    def run(folder: Path) -> None:
+        runs.append(folder)
+        write(folder)
+
+    return run
+
+
+def test_what_is_made_already_is_kept(made: Path) -> None:
+    runs: list[Path] = []
+    before = artefacts.provenance(made)
+    artefacts.make(made, identity={"stage": "x"}, inputs={}, run=counted(runs))
+    assert not runs
+    assert artefacts.provenance(made) == before
+
+
+@pytest.mark.parametrize("change", ["identity", "damage", "input", "further input"])
+def test_what_is_not_the_same_is_made_again(change: str, made: Path, tmp_path: Path) -> None:
+    runs: list[Path] = []
+    out, identity, inputs = tmp_path / "next", {"spec": {"beta": (0.1, 1)}}, {"x": made}
+
+    def make() -> None:
+        artefacts.make(out, identity=identity, inputs=inputs, run=counted(runs))
+
+    make()
+    make()
+    assert len(runs) == 1
+    if change == "identity":
+        identity["spec"] = {"beta": (0.1, 2)}
+    elif change == "damage":
+        flip_a_bit(out / "a.bin")
+    elif change == "input":
+        artefacts.make(made, identity={"stage": "y"}, inputs={}, run=lambda folder: (folder / "c").touch())
+    else:
+        inputs["y"] = made
+    make()
+    assert len(runs) == 2
+    artefacts.verify(out)
+
+
+def write_slowly(out: Path, marks: Path) -> None:
+    def slow(folder: Path) -> None:
+        (marks / f"{os.getpid()}").touch()
+        time.sleep(1.0)
+        write(folder)
+
+    artefacts.make(out, identity={}, inputs={}, run=slow)
+
+
+@pytest.mark.parametrize("first_is_killed", [False, True])
+def test_two_makers_never_mix(first_is_killed: bool, tmp_path: Path, processes: ForkServerContext) -> None:
+    """The second waits for the first, and keeps what it made; it makes it itself if the first is killed."""
+    out, marks = tmp_path / "made", tmp_path / "marks"
+    marks.mkdir()
+    first, second = (processes.Process(target=write_slowly, args=(out, marks)) for _ in range(2))
+    first.start()
+    deadline = time.monotonic() + 60
+    while not list(marks.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    second.start()
+    if first_is_killed:
+        time.sleep(0.3)
+        assert first.pid is not None
+        os.kill(first.pid, signal.SIGKILL)
+    for process in (first, second):
+        process.join(60)
+    assert second.exitcode == 0
+    assert {file.name for file in marks.iterdir()} == {str(p.pid) for p in ([first, second] if first_is_killed else [first])}
+    artefacts.verify(out)
+    assert visible(tmp_path) == ["made", "marks"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root and a kernel that lets root mount")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def write_a_table(folder: Path) -> None:
+    rows = [
+        {"prompt_id": str(i), "module": "m", "split": "train", "prompt": os.urandom(99).hex(), "reference": "r"}
+        for i in range(40_000)
+    ]
+    tables.write_table(folder / "prompts.parquet", rows, tables.PROMPTS)
+
+
+def write_a_model(folder: Path) -> None:
+    save_file({"weight": torch.zeros(2**20)}, folder / "model.safetensors")
+
+
+def write_a_checkpoint(folder: Path) -> None:
+    learner = Learner(torch.nn.Linear(1024, 1024))
+    checkpoint.save(folder, learner, torch.optim.AdamW(learner.trainable().values()), 1, [])
+
+
+@pytest.mark.parametrize(
+    "run", [write_a_table, write_a_model, write_a_checkpoint, lambda folder: (folder / "a").write_bytes(bytes(2**22))]
+)
+def test_a_full_disk_keeps_what_was_there(run: Callable[[Path], None], small_disk: Path) -> None:
+    """Whichever library writes; and there is space again for what fits."""
+    artefacts.make(small_disk / "made", identity={}, inputs={}, run=write)
+    with pytest.raises(UserError, match=r"disk/big: no space left for it \(\d MiB free now\).*free some space"):
+        artefacts.make(small_disk / "big", identity={}, inputs={}, run=run)
+    assert visible(small_disk) == ["made"]
+    artefacts.verify(small_disk / "made")
+    artefacts.make(small_disk / "small", identity={}, inputs={}, run=write)
+    artefacts.verify(small_disk / "small")
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(small_disk: Path) -> None:
+    learner = Learner(torch.nn.Linear(300, 300))
+    optimiser = torch.optim.AdamW(learner.trainable().values())
+    checkpoint.save(small_disk, learner, optimiser, 7, [{"loss": 1.0}])
+    (small_disk / "other").write_bytes(bytes(2**20 + 2**19))
+    with pytest.raises((OSError, RuntimeError)):
+        checkpoint.save(small_disk, learner, optimiser, 8, [{"loss": 1.0}, {"loss": 0.5}])
+    assert visible(small_disk) == ["checkpoint.pt", "other"]
+    assert checkpoint.load(small_disk, learner, optimiser) == (7, [{"loss": 1.0}])
 
 
 def test_only_the_first_process_puts_it_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     artefacts.make(tmp_path / "made", identity={}, inputs={}, run=write)
-    assert not list(tmp_path.iterdir())
+    assert not visible(tmp_path)
     monkeypatch.setenv("RANK", "0")
     artefacts.make(tmp_path / "made", identity={}, inputs={}, run=write)
     artefacts.verify(tmp_path / "made")

@@ -1,19 +1,27 @@
 """Artefacts on disk: written whole or not at all, with provenance, and checked against it when they are read.
 
-A folder is complete when its provenance.json is there; it is written last, and the folder appears by one rename.
+A folder is complete when its provenance.json is there; it is written last, and the folder appears by one rename. Each has
+one maker at a time, on whatever node: the others wait, and keep what it has made.
 """
 
+import errno
+import glob
 import hashlib
 import json
 import os
 import platform
 import resource
 import shutil
+import sys
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from prefdist.errors import UserError
 
@@ -30,31 +38,101 @@ def make(
 ) -> None:
     """Run a stage into a temporary folder beside `out`, add its provenance, and put it in place.
 
-    `identity` says what was made (stage, name, spec, digests). UserError if an input is incomplete or was changed.
+    `identity` says what is made (stage, name, spec, digests). What has been made already with this identity, from inputs of
+    this content, is verified and kept. UserError if an input is incomplete or was changed, or if the disk is full.
     """
     sources = {role: verify(path) for role, path in inputs.items()}
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    started = time.time()
-    try:
-        run(temporary)
-        if os.environ.get("RANK", "0") != "0":  # one of several processes of a training: the first writes for all
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if os.environ.get("RANK", "0") != "0":  # one of several processes of a training: the first locks and writes for all
+        with _temporary_folder(out, "rank") as temporary:
+            run(temporary)
+        return
+    with _sole_maker(out):
+        if _is_made(out, identity, sources):
+            print(f"{out}: made before with the same code and inputs; verified and kept", file=sys.stderr)
             return
-        record = {
-            **identity,
-            "inputs": {role: {"path": str(inputs[role]), "content": sources[role]} for role in inputs},
-            "outputs": _file_digests(temporary),
-            "environment": environment(),
-            "wall_seconds": round(time.time() - started, 3),
-            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        }
-        _write_json(temporary / PROVENANCE, record)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
+        for left in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):  # by makers that were killed
+            shutil.rmtree(left)
+        started = time.time()
+        with _temporary_folder(out, "tmp") as temporary, _full_disk_named(out):
+            run(temporary)
+            record = {
+                **identity,
+                "inputs": {role: {"path": str(inputs[role]), "content": sources[role]} for role in inputs},
+                "outputs": _file_digests(temporary),
+                "environment": environment(),
+                "wall_seconds": round(time.time() - started, 3),
+                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            }
+            _write_json(temporary / PROVENANCE, record)
+            if out.exists():
+                shutil.rmtree(out)
+            os.replace(temporary, out)
+
+
+@contextmanager
+def _sole_maker(out: Path) -> Iterator[None]:
+    """Hold the artefact's lock. The kernel releases it when its holder dies, however it dies and on whatever node.
+
+    A job that outlived its Snakemake and the job that is to replace it meet here.
+    """
+    lock = FileLock(out.with_name(f".{out.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"{out}: another process is making it; waiting for its end", file=sys.stderr, flush=True)
+        lock.acquire(poll_interval=1.0)
+    try:
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        lock.release()
+
+
+def _is_made(out: Path, identity: dict[str, Any], sources: dict[str, str]) -> bool:
+    """Whether an intact artefact of this identity, made from inputs of this content, is in place."""
+    try:
+        verify(out)
+    except UserError:
+        return False
+    record = provenance(out)
+    made_from = {role: value["content"] for role, value in record["inputs"].items()}
+    wanted = json.loads(json.dumps(identity))
+    return made_from == sources and {key: record.get(key) for key in wanted} == wanted
+
+
+@contextmanager
+def _temporary_folder(out: Path, suffix: str) -> Iterator[Path]:
+    """A new folder beside `out`, gone at the end unless it was renamed."""
+    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:12]}.{suffix}")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _full_disk_named(out: Path) -> Iterator[None]:
+    """Turn the many ways in which libraries report a full disk into one sentence."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_a_full_disk(error):
+            raise
+        free = shutil.disk_usage(out.parent).free / 2**20
+        raise UserError(
+            f"{out}: no space left for it ({free:.0f} MiB free now); nothing of it was kept but its checkpoints: "
+            f"free some space or raise the quota, and run again"
+        ) from error
+
+
+def _is_of_a_full_disk(error: BaseException | None) -> bool:
+    """Libraries hide the system's error behind their own, or in its text."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def publish(artefact: Path, folder: Path, marker: str) -> None:

@@ -2,7 +2,7 @@ rule held_out:
     input:
         inputs("held_out"),
     output:
-        "artefacts/held_out/{name}/provenance.json",
+        update("artefacts/held_out/{name}/provenance.json"),
     log:
         "logs/held_out/{name}.log",
     threads: 1
@@ -17,7 +17,7 @@ rule teacher:
     input:
         inputs("teacher"),
     output:
-        "artefacts/teacher/{name}/provenance.json",
+        update("artefacts/teacher/{name}/provenance.json"),
     log:
         "logs/teacher/{name}.log",
     threads: 1
@@ -32,7 +32,7 @@ rule student:
     input:
         inputs("student"),
     output:
-        "artefacts/student/{name}/provenance.json",
+        update("artefacts/student/{name}/provenance.json"),
     log:
         "logs/student/{name}.log",
     threads: 1
@@ -47,9 +47,9 @@ rule ablation:
     input:
         inputs("ablation"),
     output:
-        "artefacts/ablation/{name}/provenance.json",
-        report("artefacts/ablation/{name}/table.csv", caption="../report/ablation.rst", category="Ablations"),
-        report("artefacts/ablation/{name}/figure.svg", caption="../report/ablation.rst", category="Ablations"),
+        update("artefacts/ablation/{name}/provenance.json"),
+        update(report("artefacts/ablation/{name}/table.csv", caption="../report/ablation.rst", category="Ablations")),
+        update(report("artefacts/ablation/{name}/figure.svg", caption="../report/ablation.rst", category="Ablations")),
     log:
         "logs/ablation/{name}.log",
     threads: 1
@@ -64,11 +64,17 @@ rule pad_results:
     input:
         inputs("pad_results"),
     output:
-        "artefacts/pad_results/{name}/provenance.json",
-        "artefacts/pad_results/{name}/metrics.parquet",
-        report("artefacts/pad_results/{name}/table.csv", caption="../report/students.rst", category="Tables"),
-        report("artefacts/pad_results/{name}/cost.csv", caption="../report/distillation_cost.rst", category="Tables"),
-        report("artefacts/pad_results/{name}/overview.svg", caption="../report/students.rst", category="Figures"),
+        update("artefacts/pad_results/{name}/provenance.json"),
+        update("artefacts/pad_results/{name}/metrics.parquet"),
+        update(report("artefacts/pad_results/{name}/table.csv", caption="../report/students.rst", category="Tables")),
+        update(
+            report(
+                "artefacts/pad_results/{name}/cost.csv", caption="../report/distillation_cost.rst", category="Tables"
+            )
+        ),
+        update(
+            report("artefacts/pad_results/{name}/overview.svg", caption="../report/students.rst", category="Figures")
+        ),
     log:
         "logs/pad_results/{name}.log",
     threads: 1

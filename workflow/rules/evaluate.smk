@@ -2,7 +2,7 @@ rule baselines:
     input:
         inputs("baselines"),
     output:
-        "artefacts/baselines/{name}/provenance.json",
+        update("artefacts/baselines/{name}/provenance.json"),
     log:
         "logs/baselines/{name}.log",
     threads: 1
@@ -17,7 +17,7 @@ rule calibrate:
     input:
         inputs("calibrate"),
     output:
-        "artefacts/calibrate/{name}/provenance.json",
+        update("artefacts/calibrate/{name}/provenance.json"),
     log:
         "logs/calibrate/{name}.log",
     threads: 1
@@ -32,7 +32,7 @@ rule evaluate:
     input:
         inputs("evaluate"),
     output:
-        "artefacts/evaluate/{name}/provenance.json",
+        update("artefacts/evaluate/{name}/provenance.json"),
     log:
         "logs/evaluate/{name}.log",
     threads: 1

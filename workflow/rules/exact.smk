@@ -2,11 +2,19 @@ rule exact_worlds:
     input:
         rows=sorted(str(file) for file in Path("workflow/objectives").glob("*.yaml")),
     output:
-        "artefacts/exact/{name}/provenance.json",
-        report("artefacts/exact/{name}/optima.csv", caption="../report/optima.rst", category="Exact worlds"),
-        report("artefacts/exact/{name}/optima.svg", caption="../report/optima.rst", category="Exact worlds"),
-        report("artefacts/exact/{name}/estimators.csv", caption="../report/estimators.rst", category="Exact worlds"),
-        report("artefacts/exact/{name}/estimators.svg", caption="../report/estimators.rst", category="Exact worlds"),
+        update("artefacts/exact/{name}/provenance.json"),
+        update(report("artefacts/exact/{name}/optima.csv", caption="../report/optima.rst", category="Exact worlds")),
+        update(report("artefacts/exact/{name}/optima.svg", caption="../report/optima.rst", category="Exact worlds")),
+        update(
+            report(
+                "artefacts/exact/{name}/estimators.csv", caption="../report/estimators.rst", category="Exact worlds"
+            )
+        ),
+        update(
+            report(
+                "artefacts/exact/{name}/estimators.svg", caption="../report/estimators.rst", category="Exact worlds"
+            )
+        ),
     log:
         "logs/exact/{name}.log",
     threads: 1

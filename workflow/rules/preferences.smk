@@ -2,7 +2,7 @@ rule preferences:
     input:
         inputs("preferences"),
     output:
-        "artefacts/preferences/{name}/provenance.json",
+        update("artefacts/preferences/{name}/provenance.json"),
     log:
         "logs/preferences/{name}.log",
     threads: 1
@@ -17,7 +17,7 @@ rule reference:
     input:
         inputs("reference"),
     output:
-        "artefacts/reference/{name}/provenance.json",
+        update("artefacts/reference/{name}/provenance.json"),
     log:
         "logs/reference/{name}.log",
     threads: 1

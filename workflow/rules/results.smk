@@ -2,22 +2,32 @@ rule results:
     input:
         inputs("results"),
     output:
-        "artefacts/results/{name}/provenance.json",
-        "artefacts/results/{name}/metrics.parquet",
-        report("artefacts/results/{name}/table.csv", caption="../report/table.rst", category="Tables"),
-        report("artefacts/results/{name}/table.md", caption="../report/table.rst", category="Tables"),
-        report("artefacts/results/{name}/reward_model.csv", caption="../report/reward_model.rst", category="Tables"),
-        report("artefacts/results/{name}/cost.csv", caption="../report/cost.rst", category="Tables"),
-        report("artefacts/results/{name}/samples.md", caption="../report/samples.rst", category="Text"),
-        report("artefacts/results/{name}/data_card.md", caption="../report/data_card.rst", category="Text"),
-        report("artefacts/results/{name}/kl_frontier.svg", caption="../report/kl_frontier.rst", category="Figures"),
-        report(
-            "artefacts/results/{name}/learning_curves.svg",
-            caption="../report/learning_curves.rst",
-            category="Figures",
+        update("artefacts/results/{name}/provenance.json"),
+        update("artefacts/results/{name}/metrics.parquet"),
+        update(report("artefacts/results/{name}/table.csv", caption="../report/table.rst", category="Tables")),
+        update(report("artefacts/results/{name}/table.md", caption="../report/table.rst", category="Tables")),
+        update(
+            report(
+                "artefacts/results/{name}/reward_model.csv", caption="../report/reward_model.rst", category="Tables"
+            )
         ),
-        report("artefacts/results/{name}/win_rates.svg", caption="../report/win_rates.rst", category="Figures"),
-        report("artefacts/results/{name}/reliability.svg", caption="../report/reliability.rst", category="Figures"),
+        update(report("artefacts/results/{name}/cost.csv", caption="../report/cost.rst", category="Tables")),
+        update(report("artefacts/results/{name}/samples.md", caption="../report/samples.rst", category="Text")),
+        update(report("artefacts/results/{name}/data_card.md", caption="../report/data_card.rst", category="Text")),
+        update(
+            report("artefacts/results/{name}/kl_frontier.svg", caption="../report/kl_frontier.rst", category="Figures")
+        ),
+        update(
+            report(
+                "artefacts/results/{name}/learning_curves.svg",
+                caption="../report/learning_curves.rst",
+                category="Figures",
+            )
+        ),
+        update(report("artefacts/results/{name}/win_rates.svg", caption="../report/win_rates.rst", category="Figures")),
+        update(
+            report("artefacts/results/{name}/reliability.svg", caption="../report/reliability.rst", category="Figures")
+        ),
     log:
         "logs/results/{name}.log",
     threads: 1

@@ -2,7 +2,7 @@ rule prompts:
     input:
         inputs("prompts"),
     output:
-        "artefacts/prompts/{name}/provenance.json",
+        update("artefacts/prompts/{name}/provenance.json"),
     log:
         "logs/prompts/{name}.log",
     threads: 1
@@ -17,7 +17,7 @@ rule model:
     input:
         inputs("model"),
     output:
-        "artefacts/model/{name}/provenance.json",
+        update("artefacts/model/{name}/provenance.json"),
     log:
         "logs/model/{name}.log",
     threads: 1
@@ -32,7 +32,7 @@ rule responses:
     input:
         inputs("responses"),
     output:
-        "artefacts/responses/{name}/provenance.json",
+        update("artefacts/responses/{name}/provenance.json"),
     log:
         "logs/responses/{name}.log",
     threads: 1
@@ -47,7 +47,7 @@ rule scores:
     input:
         inputs("scores"),
     output:
-        "artefacts/scores/{name}/provenance.json",
+        update("artefacts/scores/{name}/provenance.json"),
     log:
         "logs/scores/{name}.log",
     threads: 1
@@ -62,7 +62,7 @@ rule questions:
     input:
         inputs("questions"),
     output:
-        "artefacts/questions/{name}/provenance.json",
+        update("artefacts/questions/{name}/provenance.json"),
     log:
         "logs/questions/{name}.log",
     threads: 1

@@ -2,7 +2,7 @@ rule text:
     input:
         inputs("text"),
     output:
-        "artefacts/text/{name}/provenance.json",
+        update("artefacts/text/{name}/provenance.json"),
     log:
         "logs/text/{name}.log",
     threads: 1

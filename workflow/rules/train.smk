@@ -2,7 +2,7 @@ rule train:
     input:
         inputs("train"),
     output:
-        "artefacts/train/{name}/provenance.json",
+        update("artefacts/train/{name}/provenance.json"),
     log:
         "logs/train/{name}.log",
     threads: 1

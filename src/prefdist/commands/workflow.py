@@ -38,7 +38,6 @@ def _make(options: argparse.Namespace) -> None:
     if artefact is None:
         raise UserError(f"{options.artefact}: not an artefact of suite {options.suite} as it is now; see prefdist plan")
     os.chdir(root)  # so that provenance has no path of this machine
-    stage = import_module(STAGES[artefact.stage])
     inputs = {role: source.path for role, source in artefact.inputs.items()}
     scratch = SCRATCH / f"{artefact.path.name}-{artefact.code_digest}"
     identity = {"stage": artefact.stage, "name": artefact.name, "digest": artefact.digest, "code": artefact.code_digest}
@@ -46,7 +45,7 @@ def _make(options: argparse.Namespace) -> None:
         artefact.path,
         identity={**identity, "spec": artefact.spec},
         inputs=inputs,
-        run=lambda out: stage.run(artefact.spec, inputs, out, scratch),
+        run=lambda out: import_module(STAGES[artefact.stage]).run(artefact.spec, inputs, out, scratch),
     )
 
 

@@ -135,8 +135,11 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -
         if set(row) != names:
             raise ValueError(f"{path.name}: row has columns {sorted(row)}, the schema has {sorted(names)}")
     temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
-    os.replace(temporary, path)
+    try:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:

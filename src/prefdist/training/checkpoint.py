@@ -25,11 +25,14 @@ def save(folder: Path, learner: Learner, optimiser: torch.optim.Optimizer, step:
         "log": log,
     }
     temporary = folder / f"{NAME}.tmp"
-    with temporary.open("wb") as handle:
-        torch.save(state, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, folder / NAME)
+    try:
+        with temporary.open("wb") as handle:
+            torch.save(state, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, folder / NAME)
+    finally:
+        temporary.unlink(missing_ok=True)  # half a checkpoint would keep a full disk full
 
 
 def load(folder: Path, learner: Learner, optimiser: torch.optim.Optimizer) -> tuple[int, list[dict[str, float]]]:
