@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 JOBS   ?= 2
+KILLS  ?= 20
+SEED   ?= 0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # The interpreter itself, found before .venv is put on PATH; empty when it is missing or too old.
@@ -16,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow oracle exact bench lint format clean
+.PHONY: help setup demo test test-slow oracle exact bench chaos lint format clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +64,9 @@ exact: setup ## the exact worlds: every theory table
 
 bench: $(VENV)/.oracle ## speed and memory, TRL beside it; cost of exact divergences
 	$(BIN)/prefdist bench
+
+chaos: setup ## kill the smallest suite at random and see that its tables come out the same (KILLS=20 SEED=0)
+	$(BIN)/prefdist chaos --kills $(KILLS) --seed $(SEED)
 
 lint: setup ## what the pre-commit hooks run
 	$(BIN)/ruff check

@@ -10,6 +10,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import checkouts
 import pytest
 import torch
 import yaml
@@ -181,6 +182,15 @@ def processes() -> ForkServerContext:
     imported = ["prefdist.training.stage", "transformers.models.llama", "accelerate", "peft", "pyarrow.dataset", "pytest"]
     context.set_forkserver_preload(imported)
     return context
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout in which the smallest suite has been run. Whoever changes it puts it back."""
+    checkout = checkouts.copy(tmp_path_factory.mktemp("checkout"))
+    done = checkouts.snakemake(checkout, "smoke")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return checkout
 
 
 def plain_logps(model: Any, prompt: list[int], response: list[int], temperature: float = 1.0) -> Tensor:

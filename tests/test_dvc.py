@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_workflow_reruns import _environment
+from checkouts import environment
 
 from prefdist.config_pad import PadSuite
 from prefdist.plan import plan
@@ -40,7 +40,7 @@ def test_one_ablation_is_made_once(tmp_path):
 
     def repro() -> str:
         command = ["dvc", "repro", "pad_smoke@reward"]
-        done = subprocess.run(command, cwd=tmp_path, env=_environment(tmp_path), capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import checkouts
 import pytest
 import yaml
-from test_workflow_reruns import _copy, _environment, _snakemake
+from checkouts import environment, snakemake
 
 RUNS = {"paper", "released", "resampled"}
 RESULTS = Path("results/pad_smoke")
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def copy(folder: Path) -> Path:
-    checkout = _copy(folder)
+    checkout = checkouts.copy(folder)
     mapping = yaml.safe_load((checkout / SUITE).read_text())
     mapping["seeds"] = [0]
     mapping["runs"] = {name: run for name, run in mapping["runs"].items() if name in RUNS}
@@ -39,7 +40,7 @@ def write(checkout: Path, mapping: dict[str, Any]) -> None:
 
 def planned(checkout: Path, target: str = "pad_smoke") -> set[str]:
     """Names of the artefacts that a run would make, without their digests, and the folders it would publish."""
-    shown = _snakemake(checkout, "-n", target)
+    shown = snakemake(checkout, "-n", target)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     outputs = re.findall(r"^    output: (.*)$", shown.stdout + shown.stderr, flags=re.MULTILINE)
     names = [re.sub(r"^artefacts/(.*)-[0-9a-f]{10}(/.*)?$", r"\1", name.split(",")[0]) for name in outputs]
@@ -49,7 +50,7 @@ def planned(checkout: Path, target: str = "pad_smoke") -> set[str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkout = copy(tmp_path_factory.mktemp("checkout"))
-    done = _snakemake(checkout, "pad_smoke")
+    done = snakemake(checkout, "pad_smoke")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return checkout
 
@@ -100,7 +101,7 @@ def kill_while_the_teacher_works(checkout: Path) -> None:
     """Start the ablation's target, and kill it and all it started once the teacher is at work."""
     command = ["snakemake", "--cores", "2", "pad_smoke_variants"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=checkout, env=_environment(checkout), start_new_session=True, **quiet)
+    process = subprocess.Popen(command, cwd=checkout, env=environment(checkout), start_new_session=True, **quiet)
     deadline = time.monotonic() + 300
     while process.poll() is None and not under_way(checkout) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -111,7 +112,7 @@ def kill_while_the_teacher_works(checkout: Path) -> None:
     assert under_way(checkout), "the teacher had finished before it was killed"
     for folder in under_way(checkout):
         folder.rename(folder.with_name("left-by-the-killed" + folder.name))
-    assert _snakemake(checkout, "--unlock").returncode == 0
+    assert snakemake(checkout, "--unlock").returncode == 0
 
 
 def test_one_ablation_alone_killed_while_the_teacher_works(finished: Path, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_one_ablation_alone_killed_while_the_teacher_works(finished: Path, tmp_p
     for _ in range(2):  # of three artefacts at least two are left after the first time
         kill_while_the_teacher_works(checkout)
     assert not (checkout / RESULTS).exists()
-    done = _snakemake(checkout, "pad_smoke_variants")
+    done = snakemake(checkout, "pad_smoke_variants")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert planned(checkout, "pad_smoke_variants") == set()
     made = {str(path.parent.relative_to(checkout / "artefacts")) for path in checkout.glob("artefacts/*/*/provenance.json")}

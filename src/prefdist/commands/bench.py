@@ -1,4 +1,4 @@
-"""Speed and memory."""
+"""Speed, memory, and what kills do."""
 
 import argparse
 
@@ -9,6 +9,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     bench.add_argument("--only", choices=("training", "divergences"), help="one of the two benches")
     bench.set_defaults(call=_bench)
 
+    chaos = commands.add_parser("chaos", help="kill a suite's runs at random and compare its tables: results/bench/chaos.md")
+    chaos.add_argument("--suite", default="smoke")
+    chaos.add_argument("--kills", type=int, default=20)
+    chaos.add_argument("--seed", type=int, default=0)
+    chaos.add_argument("--cores", type=int, default=2)
+    chaos.set_defaults(call=_chaos)
+
 
 def _bench(options: argparse.Namespace) -> None:
     from prefdist.bench import divergences, stage
@@ -17,3 +24,9 @@ def _bench(options: argparse.Namespace) -> None:
         stage.bench(rounds=options.rounds)
     if options.only != "training":
         divergences.bench(rounds=options.rounds)
+
+
+def _chaos(options: argparse.Namespace) -> int:
+    from prefdist.bench.chaos import chaos
+
+    return chaos(options.suite, options.kills, options.seed, options.cores)

@@ -1,0 +1,40 @@
+"""Copies of the checkout in which tests run the real workflow."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def copy(folder: Path) -> Path:
+    """What a run needs of the checkout, in another folder."""
+    for name in ("Snakefile", "workflow", "src", "profiles"):
+        source = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder / name)
+    return folder
+
+
+def environment(checkout: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
+
+
+def snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["snakemake", "--cores", "2", *arguments]
+    return subprocess.run(command, cwd=checkout, env=environment(checkout), capture_output=True, text=True, check=False)
+
+
+def planned(checkout: Path, target: str = "smoke") -> set[str]:
+    """Names of the artefacts that a run would make, digests cut off: {"train/dpo-seed0", …, "results/smoke"}."""
+    shown = snakemake(checkout, "-n", target)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    output = shown.stdout + shown.stderr
+    outputs = re.findall(r"^    output: (.*)$", output, flags=re.MULTILINE)
+    published = {name for name in outputs if name.startswith("results/")}
+    made = set(outputs) - published
+    names = {re.sub(r"^artefacts/(.*)-[0-9a-f]{10}(/.*)?$", r"\1", name.split(",")[0]) for name in made}
+    assert bool(published) == ("results/smoke" in names)
+    return names
