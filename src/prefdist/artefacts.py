@@ -23,10 +23,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from prefdist import __version__
 from prefdist.errors import UserError
 
 PROVENANCE = "provenance.json"
-_PACKAGES = ("prefdist", "torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pyarrow", "snakemake")
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pyarrow", "snakemake")
 
 
 def make(
@@ -181,14 +182,15 @@ def content_digest(record: dict[str, Any]) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Package versions and the machine, as far as results can depend on them."""
-    packages = {}
+    """Package versions, the machine and the container image, as far as results can depend on them."""
+    packages = {"prefdist": __version__}
     for name in _PACKAGES:
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "absent"
-    return {"python": platform.python_version(), "machine": platform.machine(), "packages": packages}
+    container = os.environ.get("PREFDIST_IMAGE")  # set in an image, see containers.py
+    return {"python": platform.python_version(), "machine": platform.machine(), "container": container, "packages": packages}
 
 
 def _file_digests(folder: Path) -> dict[str, str]:
