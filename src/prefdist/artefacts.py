@@ -188,7 +188,18 @@ def environment() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "absent"
-    return {"python": platform.python_version(), "machine": platform.machine(), "packages": packages}
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": _device(),
+        "packages": packages,
+    }
+
+
+def _device() -> str:
+    """The GPU's name, or cpu: what a stage that loaded torch could run on. Nothing is imported for it."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else "cpu"
 
 
 def _file_digests(folder: Path) -> dict[str, str]:
