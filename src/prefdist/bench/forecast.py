@@ -59,10 +59,11 @@ def _row(suite: str, one: Measured, own: set[str], forecaster: Forecaster) -> Ro
     found |= {"flops": one.work.total_flops, "used_seconds": one.made.seconds}
     for method in METHODS:
         try:
-            seconds = forecaster.throughput.seconds(artefact, one.work, one.kind, without=left_out[method]).middle
+            seconds = forecaster.throughput.seconds(artefact, one.work, one.kind, without=left_out[method])
         except UnknownWork:
             seconds = None
-        found[f"{method}_seconds"] = seconds
+        measured = seconds is not None and (method == "rates" or seconds.measured > 0)
+        found[f"{method}_seconds"] = seconds.middle if seconds is not None and measured else None
     return found | {"disk_forecast": work_of(artefact, forecaster.facts).disk, "disk_used": one.made.disk}
 
 
@@ -73,7 +74,7 @@ def report(rows: Sequence[Row]) -> str:
         "Again: run a suite (`snakemake --cores all smoke pad_smoke`), then `prefdist bench --only forecast`. An artefact's",
         "seconds are forecast without its own measurement: from the committed rates alone, from what other suites measured",
         "here, and from all but itself. A ratio is forecast over used, the median [smallest, largest] of n artefacts; 1 is",
-        "right, below 1 too little.",
+        "right, below 1 too little; – is where nothing of that stage was measured.",
         f"Processor: {processor()}. Wall times hold the start of Python and whatever else ran on the machine.\n",
         "| suite | stage | n | used s | from the rates | from other suites | from all but itself | disk |",
         "|---|---|---:|---:|---|---|---|---|",
