@@ -70,8 +70,6 @@ def _demo(options: argparse.Namespace) -> int:
     suite = load_suite(options.suite, root)
     folder = root / plan(suite, root).results
     base = [sys.executable, "-m", "snakemake", "--cores", str(options.cores)]
-    # A run that was killed leaves a lock and incomplete outputs behind; both are mended before the next one.
-    subprocess.run([*base, "--unlock", "--quiet", "all"], cwd=root, check=False, capture_output=True)
     done = subprocess.run([*base, "--rerun-incomplete", "--", options.suite], cwd=root, check=False)
     if done.returncode:
         print("prefdist: the run stopped; the logs are in logs/, and the same command goes on from here", file=sys.stderr)
