@@ -44,7 +44,7 @@ def suite(stage):
 def _artefact(stage, wildcards):
     folder = f"artefacts/{stage}/{wildcards.name}"
     if folder not in ARTEFACTS:
-        raise WorkflowError(f"{folder} is not planned by any suite; `prefdist plan <suite>` lists what is")
+        raise WorkflowError(f"{folder} is not planned by any suite; `prefdist plan <suite> --artefacts` lists what is")
     return ARTEFACTS[folder]
 
 

@@ -36,13 +36,13 @@ def bench() -> None:
 
 
 def measure(root: Path) -> list[Row]:
-    """A row for each artefact of each suite that lies in artefacts/ as its code is now, in the order of the workflow."""
+    """A row for each artefact of each suite that lies in artefacts/, in the order of the workflow."""
     forecaster = Forecaster(root)
     known = {one.path: one for one in forecaster.measured}
     rows = []
     for file in sorted((root / SUITES).glob("*.yaml")):
         planned = plan(load_suite(file.stem, root), root)
-        made = [path for path, artefact in planned.artefacts.items() if forecaster.records.is_current(artefact)]
+        made = [path for path, artefact in planned.artefacts.items() if forecaster.records.is_complete(artefact)]
         for path in sorted(set(made) & known.keys(), key=lambda path: list(STAGES).index(planned.artefacts[path].stage)):
             rows.append(_row(file.stem, known[path], set(planned.artefacts), forecaster))
     return rows
