@@ -36,7 +36,9 @@ def _make(options: argparse.Namespace) -> None:
     root = project_root()
     artefact = plan(load_suite(options.suite, root), root).artefacts.get(str(options.artefact))
     if artefact is None:
-        raise UserError(f"{options.artefact}: not an artefact of suite {options.suite} as it is now; see prefdist plan --artefacts")
+        raise UserError(
+            f"{options.artefact}: not an artefact of suite {options.suite} as it is now; see prefdist plan --artefacts"
+        )
     os.chdir(root)  # so that provenance has no path of this machine
     inputs = {role: source.path for role, source in artefact.inputs.items()}
     scratch = SCRATCH / f"{artefact.path.name}-{artefact.code_digest}"
