@@ -76,7 +76,8 @@ def report(rows: Sequence[Row]) -> str:
         "seconds are forecast without its own measurement: from the committed rates alone, from what other suites measured",
         "here, and from all but itself. A ratio is forecast over used, the median [smallest, largest] of n artefacts; 1 is",
         "right, below 1 too little; – is where nothing of that stage was measured.",
-        f"Processor: {processor()}, {os.cpu_count()} cores; load average over 15 minutes when this was written: {os.getloadavg()[2]:.0f}.",
+        f"Processor: {processor()}, {os.cpu_count()} cores; load average over 15 minutes when this was written: "
+        f"{os.getloadavg()[2]:.0f}.",
         "Wall times hold the start of Python, and their waiting for whatever else ran on the machine.\n",
         "| suite | stage | n | used s | from the rates | from other suites | from all but itself | disk |",
         "|---|---|---:|---:|---|---|---|---|",
