@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def copy(folder: Path) -> Path:
     """What a run needs of the checkout, in another folder."""
-    for name in ("Snakefile", "workflow", "src", "profiles"):
+    for name in ("Snakefile", "workflow", "src", "profiles", "slurm"):
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder / name)

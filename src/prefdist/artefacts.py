@@ -27,6 +27,7 @@ from prefdist import __version__
 from prefdist.errors import UserError
 
 PROVENANCE = "provenance.json"
+_RECORD = ".provenance.json"  # the same again, which is no output of a rule
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pyarrow", "snakemake")
 
 
@@ -65,6 +66,7 @@ def make(
                 "wall_seconds": round(time.time() - started, 3),
                 "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             }
+            _write_json(temporary / _RECORD, record)
             _write_json(temporary / PROVENANCE, record)
             if out.exists():
                 shutil.rmtree(out)
@@ -90,7 +92,14 @@ def _sole_maker(out: Path) -> Iterator[None]:
 
 
 def _is_made(out: Path, identity: dict[str, Any], sources: dict[str, str]) -> bool:
-    """Whether an intact artefact of this identity, made from inputs of this content, is in place."""
+    """Whether an intact artefact of this identity, made from inputs of this content, is in place.
+
+    Snakemake deletes a job's outputs before it starts it, and so the provenance of what an earlier job has made meanwhile: then
+    it is put back.
+    """
+    if (out / _RECORD).is_file() and not (out / PROVENANCE).exists():
+        shutil.copyfile(out / _RECORD, out / f"{_RECORD}.tmp")
+        os.replace(out / f"{_RECORD}.tmp", out / PROVENANCE)
     try:
         verify(out)
     except UserError:
@@ -142,7 +151,7 @@ def publish(artefact: Path, folder: Path, marker: str) -> None:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        shutil.copytree(artefact, temporary, ignore=shutil.ignore_patterns(".snakemake*"))
+        shutil.copytree(artefact, temporary, ignore=shutil.ignore_patterns(".snakemake*", _RECORD))
         (temporary / marker).touch()
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
@@ -189,8 +198,19 @@ def environment() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "absent"
-    container = os.environ.get("PREFDIST_IMAGE")  # set in an image, see containers.py
-    return {"python": platform.python_version(), "machine": platform.machine(), "container": container, "packages": packages}
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": _device(),
+        "container": os.environ.get("PREFDIST_IMAGE"),  # set in an image, see containers.py
+        "packages": packages,
+    }
+
+
+def _device() -> str:
+    """The GPU's name, or cpu: what a stage that loaded torch could run on. Nothing is imported for it."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else "cpu"
 
 
 def _file_digests(folder: Path) -> dict[str, str]:

@@ -77,7 +77,7 @@ def install() -> None:
 
 
 class SlurmCluster:
-    """Partition cpu (node1) and gpu (node2, two GPUs that are /dev/null), account lab; state and logs in `folder`."""
+    """Partition cpu (node1) and gpu (node2, three GPUs that are /dev/null and the like), account lab; state and logs in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()

@@ -3,9 +3,13 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from prefdist import restart
 from prefdist.suites import load_suite
 from prefdist.errors import UserError
 from prefdist.plan import plan
+
+# Snakemakes that run single jobs are part of the one that is alive already.
+ALONE = workflow.is_main_process and restart.claim(Path.cwd())
 
 try:
     SUITES = {file.stem: load_suite(file.stem, Path.cwd()) for file in sorted(Path("workflow/suites").glob("*.yaml"))}
@@ -40,5 +44,10 @@ def suite(stage):
 def _artefact(stage, wildcards):
     folder = f"artefacts/{stage}/{wildcards.name}"
     if folder not in ARTEFACTS:
-        raise WorkflowError(f"{folder} is not planned by any suite; `prefdist plan <suite>` lists what is")
+        raise WorkflowError(f"{folder} is not planned by any suite; `prefdist plan <suite> --artefacts` lists what is")
     return ARTEFACTS[folder]
+
+
+onstart:
+    if ALONE and workflow.executor_plugin.name == "slurm":
+        restart.sweep(Path.cwd(), workflow.executor_settings.jobname_prefix)

@@ -12,7 +12,7 @@ from prefdist.errors import UserError
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     make = commands.add_parser("make", help="make one artefact of a suite (what the workflow's rules call)")
-    make.add_argument("artefact", type=Path, help="its folder, as `prefdist plan` lists it")
+    make.add_argument("artefact", type=Path, help="its folder, as `prefdist plan --artefacts` lists it")
     make.add_argument("--suite", required=True)
     make.set_defaults(call=_make)
 
@@ -38,7 +38,9 @@ def _make(options: argparse.Namespace) -> None:
     check_running(root)
     artefact = plan(load_suite(options.suite, root), root).artefacts.get(str(options.artefact))
     if artefact is None:
-        raise UserError(f"{options.artefact}: not an artefact of suite {options.suite} as it is now; see prefdist plan")
+        raise UserError(
+            f"{options.artefact}: not an artefact of suite {options.suite} as it is now; see prefdist plan --artefacts"
+        )
     os.chdir(root)  # so that provenance has no path of this machine
     inputs = {role: source.path for role, source in artefact.inputs.items()}
     scratch = SCRATCH / f"{artefact.path.name}-{artefact.code_digest}"
@@ -72,8 +74,6 @@ def _demo(options: argparse.Namespace) -> int:
     suite = load_suite(options.suite, root)
     folder = root / plan(suite, root).results
     base = [sys.executable, "-m", "snakemake", "--cores", str(options.cores)]
-    # A run that was killed leaves a lock and incomplete outputs behind; both are mended before the next one.
-    subprocess.run([*base, "--unlock", "--quiet", "all"], cwd=root, check=False, capture_output=True)
     done = subprocess.run([*base, "--rerun-incomplete", "--", options.suite], cwd=root, check=False)
     if done.returncode:
         print("prefdist: the run stopped; the logs are in logs/, and the same command goes on from here", file=sys.stderr)
