@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from checkouts import copy, environment, snakemake
+from checkouts import copy, environment
 from services.slurm import SlurmCluster, Unavailable
 
 pytestmark = pytest.mark.slurm
@@ -29,7 +29,7 @@ GROUPED = {"evaluate/dpo", "evaluate/pmle", "evaluate/reverse_kl_ppo", "calibrat
 
 
 def adapt(checkout: Path, *, minutes: str | None = None, retries: int = 2) -> None:
-    """The profile for the test cluster: its account, no image, states asked for every few seconds; a time limit of trainings."""
+    """The profile for the test cluster: its account, no image, quick status checks; a time limit of trainings."""
     file = checkout / "slurm/config.yaml"
     profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
     del profile["software-deployment-method"], profile["apptainer-args"]
@@ -41,6 +41,7 @@ def adapt(checkout: Path, *, minutes: str | None = None, retries: int = 2) -> No
 
 
 def checkout_of_the_smallest_testbed(folder: Path) -> Path:
+    folder.mkdir()
     checkout = copy(folder)
     suite = yaml.safe_load((checkout / "workflow/suites/smoke.yaml").read_text()) | {"suite": "testbed"}
     suite["defaults"]["optimisation"] |= {"steps": 40, "checkpoint_every": 2, "probe_every": 20}
@@ -167,9 +168,10 @@ def processes(checkout: Path, name: str) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_text().split("\0")
-            if words[2:3] == ["make"] and f"artefacts/train/{name}-" in words[3] and (folder / "cwd").readlink() == checkout:
-                if (folder / "stat").read_text().rsplit(")", 1)[1].split()[0] not in "TZX":
-                    found.append(int(folder.name))
+            makes = words[2:3] == ["make"] and f"artefacts/train/{name}-" in words[3]
+            state = (folder / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            if makes and (folder / "cwd").readlink() == checkout and state not in "TZX":
+                found.append(int(folder.name))
         except OSError:
             continue
     return found
@@ -251,9 +253,8 @@ def test_what_is_killed_goes_on(cluster: SlurmCluster, runs: tuple[Path, Path], 
     assert not ways, f"all trainings were over before something could be killed: {victims}"
 
     assert "left by a Snakemake that was killed; removed" in output
-    assert f"cancelled, pending since an earlier run: Slurm jobs {', '.join(waiting)}" in output or all(
-        number in output for number in waiting
-    )
+    (told,) = re.findall("cancelled, pending since an earlier run: Slurm jobs (.*)", output)
+    assert set(told.split(", ")) == waiting.keys()
     assert re.search(rf"running since an earlier run: Slurm job \d+, rule_train_wildcards_{orphan}-", output)
     assert "verified and kept" in log.read_text()
     jobs = accounting(cluster, checkout)
