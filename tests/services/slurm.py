@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,20 @@ def install() -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
         if done.returncode:
             raise Unavailable(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of Slurm's accounting. What a job that never started asked for stands for what it was given."""
+
+    number: str
+    name: str
+    partition: str
+    account: str
+    state: str
+    comment: str
+    elapsed: str
+    resources: dict[str, str]
 
 
 class SlurmCluster:
@@ -134,6 +149,24 @@ class SlurmCluster:
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout.strip()
+
+    def queue(self, folder: Path, states: str) -> dict[str, str]:
+        """Number -> comment of the jobs submitted from a folder that are in one of the states."""
+        lines = self.ask("squeue", "-h", "-t", states, "--format=%i|%k|%Z").splitlines()
+        return {number: comment for number, comment, of in (line.split("|") for line in lines) if of == str(folder)}
+
+    def jobs(self, folder: Path) -> list[Job]:
+        """Accounting of all jobs submitted from a folder, once none of them is left in the queue and all rows are written."""
+        fields = "JobID,JobName,Partition,Account,State,Comment,Elapsed,ReqTRES,AllocTRES,WorkDir"
+        rows: list[list[str]] = []
+
+        def settled() -> bool:
+            lines = self.ask("sacct", "-X", "-n", "-P", f"--format={fields}").splitlines()
+            rows[:] = [row for row in (line.split("|") for line in lines) if row[-1] == str(folder)]
+            return bool(rows) and not any(row[4] in ("PENDING", "RUNNING", "COMPLETING") for row in rows)
+
+        self._wait("accounting of finished jobs", settled)
+        return [Job(*row[:7], resources=dict(item.split("=") for item in (row[8] or row[7]).split(","))) for row in rows]
 
     def _start(self) -> None:
         namespaces = ["--mount", "--uts", "--net", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
