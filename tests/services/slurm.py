@@ -162,7 +162,7 @@ class SlurmCluster:
         rows: list[list[str]] = []
 
         def settled() -> bool:
-            lines = self.ask("sacct", "-X", "-n", "-P", f"--format={fields}").splitlines()
+            lines = self.ask("sacct", "-X", "-n", "-P", "--noconvert", f"--format={fields}").splitlines()
             rows[:] = [row for row in (line.split("|") for line in lines) if row[-1] == str(folder)]
             return bool(rows) and not any(row[4] in ("PENDING", "RUNNING", "COMPLETING") for row in rows)
 
