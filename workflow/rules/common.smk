@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 from prefdist.suites import load_suite
 from prefdist.errors import UserError
 from prefdist.plan import plan
+from prefdist.results.marker import discard_if_stale
 
 try:
     SUITES = {file.stem: load_suite(file.stem, Path.cwd()) for file in sorted(Path("workflow/suites").glob("*.yaml"))}
@@ -16,6 +17,9 @@ except UserError as error:
 ABLATIONS = {(name, ablation): of for name, made in PLANS.items() for ablation, of in made.ablations.items()}
 ARTEFACTS = {path: artefact for made in PLANS.values() for path, artefact in made.artefacts.items()}
 SUITE_OF = {path: name for name, made in PLANS.items() for path in made.artefacts}
+
+for _made in (*PLANS.values(), *ABLATIONS.values()):
+    discard_if_stale(Path.cwd(), _made.published)
 
 
 def finals(suite):

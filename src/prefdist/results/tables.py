@@ -1,7 +1,7 @@
 """The main table of a suite: from metric rows to estimates with intervals, to CSV, Markdown and the terminal.
 
-The CSV is the committed result: long, one line per (run, metric), and `compare` tells whether a new one agrees with it.
-Left out: what the metrics mean, figures (`figures.py`), differences between runs (`statistics.paired_bootstrap`).
+The CSV is the committed result: long, one line per (run, metric). Left out: what the metrics mean, figures (`figures.py`),
+differences between runs (`statistics.paired_bootstrap`) and between tables (`differences.py`).
 """
 
 import csv
@@ -21,7 +21,6 @@ COLUMNS = ("run", "metric", "estimate", "low", "high", "n_prompts", "n_seeds", "
 Cell = dict[str, Any]
 
 _NUMBERS, _COUNTS = COLUMNS[2:5], COLUMNS[5:]
-_POINT_TOLERANCE = 1e-4  # relative: a cell without interval is exact maths, up to rounding in CSV and other hardware
 _ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
 _TERMINAL_WIDTH, _TERMINAL_METRICS = 120, 6
 _CAPTION = (
@@ -136,25 +135,6 @@ def print_table(path: Path, metrics: Sequence[MetricSpec]) -> None:
     Console(width=None if sys.stdout.isatty() else _TERMINAL_WIDTH, highlight=False).print(table)
 
 
-def compare(committed_csv: Path, new_csv: Path) -> list[str]:
-    """Sentences on the cells of two tables that disagree: intervals that do not overlap, or a cell in one table only.
-
-    Empty if the new table reproduces the committed one. Overlap of two 95 % intervals is a lenient test, right for CI:
-    it asks whether the result is the same, not whether a difference is significant.
-    """
-    committed, new = ({(c["run"], c["metric"]): c for c in read_csv(path)} for path in (committed_csv, new_csv))
-    problems = []
-    for key in [*committed, *(key for key in new if key not in committed)]:
-        name = " / ".join(key)
-        if key not in new:
-            problems.append(f"{name}: in {committed_csv} but not in {new_csv}")
-        elif key not in committed:
-            problems.append(f"{name}: in {new_csv} but not in {committed_csv}")
-        elif not _overlap(committed[key], new[key]):
-            problems.append(f"{name}: committed {_plain(committed[key])}, new {_plain(new[key])}")
-    return problems
-
-
 def _cell(run: str, spec: MetricSpec, rows: list[MetricRow]) -> Cell:
     try:
         estimate = paired_bootstrap(rows)
@@ -214,21 +194,3 @@ def _with_half_width(cell: Cell, spec: MetricSpec) -> str:
     if math.isnan(cell["low"]):
         return _value(cell, spec)
     return f"{_value(cell, spec)} ± {_number((cell['high'] - cell['low']) / 2, spec)}"
-
-
-def _overlap(a: Cell, b: Cell) -> bool:
-    if math.isnan(a["estimate"]) or math.isnan(b["estimate"]):
-        return math.isnan(a["estimate"]) and math.isnan(b["estimate"])
-    (a_low, a_high), (b_low, b_high) = _ends(a), _ends(b)
-    slack = _POINT_TOLERANCE * max(abs(a["estimate"]), abs(b["estimate"]))
-    return bool(a_low <= b_high + slack and b_low <= a_high + slack)
-
-
-def _ends(cell: Cell) -> tuple[float, float]:
-    point = math.isnan(cell["low"])
-    return (cell["estimate"], cell["estimate"]) if point else (cell["low"], cell["high"])
-
-
-def _plain(cell: Cell) -> str:
-    low, high = _ends(cell)
-    return f"{cell['estimate']:.6g} [{low:.6g}, {high:.6g}]"
