@@ -15,7 +15,7 @@ from prefdist.results import figures_distillation
 from prefdist.results.ablation import metric_rows
 from prefdist.results.from_rows import reliability, teacher_name, write_distillation
 from prefdist.results.manifest import write_manifest
-from prefdist.results.tables import read_csv
+from prefdist.results.tables import Cell, read_csv
 
 FLAT = 0.98
 """Entropy of a teacher's law of rankings over ln n!, above which it says next to nothing (PAD's sign of failure)."""
@@ -27,7 +27,8 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     tables.write_table(out / "metrics.parquet", rows, tables.METRICS)
     _add_teachers(spec, inputs, out)
     cells = write_distillation(spec, out, out)
-    _warn_if_flat(spec, out)
+    for student, teacher in spec["pairs"]:
+        _warn_if_flat(teacher, read_csv(out / f"{teacher_name(student, teacher)}.csv"))
     _write_costs(spec, inputs, out / "cost.csv")
     figures_distillation.panels(cells, out / "overview", title="All runs: estimates with 95 % intervals")
     write_manifest(spec, inputs, out / "manifest.json")
@@ -47,13 +48,11 @@ def _add_teachers(spec: dict[str, Any], inputs: dict[str, Path], out: Path) -> N
     _write_questions(biases, out / "questions.md")
 
 
-def _warn_if_flat(spec: dict[str, Any], out: Path) -> None:
-    for student, teacher in spec["pairs"]:
-        for cell in read_csv(out / f"{teacher_name(student, teacher)}.csv"):
-            if cell["metric"] == "entropy" and cell["estimate"] > FLAT:
-                share = f"{100 * cell['estimate']:.1f} % of the most that is possible"
-                sentence = f"teacher {teacher}, reward {cell['run']}: its rankings have {share}: nearly flat"
-                print(f"warning: {sentence}", file=sys.stderr)
+def _warn_if_flat(teacher: str, cells: list[Cell]) -> None:
+    for cell in cells:
+        if cell["metric"] == "entropy" and cell["estimate"] > FLAT:
+            share = f"{100 * cell['estimate']:.1f} % of the most that is possible"
+            print(f"warning: teacher {teacher}, reward {cell['run']}: its rankings have {share}: nearly flat", file=sys.stderr)
 
 
 def _write_questions(biases: dict[str, dict[str, Any]], file: Path) -> None:

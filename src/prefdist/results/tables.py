@@ -79,21 +79,25 @@ def write_csv(cells: Sequence[Cell], path: Path) -> None:
 
 
 def read_csv(path: Path) -> list[Cell]:
-    """Cells of a file that `write_csv` wrote. UserError if it is absent or has other columns."""
+    """Cells of a file that `write_csv` wrote. UserError if it is absent, cut off or has other columns."""
     if not path.is_file():
         raise UserError(f"{path}: no such table")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise UserError(f"{path}: its columns are {reader.fieldnames}, expected {list(COLUMNS)}")
+        rows = list(reader)
+    try:
         return [
             {
                 **row,
                 **{name: float(row[name]) if row[name] else math.nan for name in _NUMBERS},
                 **{name: int(row[name]) for name in _COUNTS},
             }
-            for row in reader
+            for row in rows
         ]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: it was cut off or edited; a row has no number where one belongs") from error
 
 
 def write_markdown(cells: Sequence[Cell], metrics: Sequence[MetricSpec], path: Path) -> None:

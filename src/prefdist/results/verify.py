@@ -39,7 +39,10 @@ def verify_release(release: Release) -> Verdict:
                 WRITERS[record["stage"]](record["spec"], release.path, rebuilt)
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:  # a truncated Parquet file, an edited spec, …
             verdict.problems.append(f"tables could not be rebuilt from the metric rows: {error}")
-        _compare(release, rebuilt, verdict)
+        try:
+            _compare(release, rebuilt, verdict)
+        except UserError as error:
+            verdict.problems.append(f"tables could not be compared: {error}")
     verdict.by_digest = [name for name in wanted if name not in verdict.rebuilt]
     return verdict
 
