@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from checkouts import copy, environment, snakemake
+from checkouts import copy, environment
 from services.slurm import SlurmCluster, Unavailable
 
 pytestmark = pytest.mark.slurm

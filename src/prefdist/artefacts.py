@@ -144,20 +144,6 @@ def _is_of_a_full_disk(error: BaseException | None) -> bool:
     return False
 
 
-def publish(artefact: Path, folder: Path, marker: str) -> None:
-    """Put a copy of an artefact in place of `folder`, with an empty file `marker` in it."""
-    verify(artefact)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        shutil.copytree(artefact, temporary, ignore=shutil.ignore_patterns(".snakemake*", _RECORD))
-        (temporary / marker).touch()
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def verify(path: Path) -> str:
     """The digest of an artefact's content. UserError names the file that is missing or differs from the provenance."""
     record = provenance(path)
