@@ -10,7 +10,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ GROUPED = {"evaluate/dpo", "evaluate/pmle", "evaluate/reverse_kl_ppo", "calibrat
 
 
 def adapt(checkout: Path, *, minutes: str | None = None, retries: int = 2) -> None:
-    """The profile for the test cluster: its account, no image, states asked for every few seconds; a time limit of trainings."""
+    """The profile for the test cluster: its account, no image, quick status checks; a time limit of trainings."""
     file = checkout / "slurm/config.yaml"
     profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
     del profile["software-deployment-method"], profile["apptainer-args"]
@@ -41,6 +40,7 @@ def adapt(checkout: Path, *, minutes: str | None = None, retries: int = 2) -> No
 
 
 def checkout_of_the_smallest_testbed(folder: Path) -> Path:
+    folder.mkdir()
     checkout = copy(folder)
     suite = yaml.safe_load((checkout / "workflow/suites/smoke.yaml").read_text()) | {"suite": "testbed"}
     suite["defaults"]["optimisation"] |= {"steps": 40, "checkpoint_every": 2, "probe_every": 20}
@@ -58,37 +58,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
         pytest.skip(str(reason))
     yield started
     started.__exit__()
-
-
-@dataclass(frozen=True)
-class Job:
-    """A row of Slurm's accounting."""
-
-    number: str
-    name: str
-    partition: str
-    account: str
-    state: str
-    comment: str
-    limit: str
-    elapsed: str
-    resources: dict[str, str]
-
-
-def accounting(cluster: SlurmCluster, checkout: Path) -> list[Job]:
-    """The jobs submitted from a checkout, once none of them is left in the queue and the rows are written."""
-    fields = "JobID,JobName,Partition,Account,State,Comment,Timelimit,Elapsed,ReqTRES,AllocTRES,WorkDir"
-    deadline = time.monotonic() + 60
-    while True:
-        rows = [line.split("|") for line in cluster.ask("sacct", "-X", "-n", "-P", f"--format={fields}").splitlines()]
-        own = [row for row in rows if row[-1] == str(checkout)]
-        if own and not any(row[4] in ("PENDING", "RUNNING", "COMPLETING") for row in own):
-            break
-        assert time.monotonic() < deadline, own
-        time.sleep(1)
-    # A job that never started has been allocated nothing.
-    resources = [dict(item.split("=") for item in (row[9] or row[8]).split(",")) for row in own]
-    return [Job(*row[:8], resources=found) for row, found in zip(own, resources, strict=True)]
 
 
 def run(cluster: SlurmCluster, checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -115,7 +84,7 @@ def runs(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 def test_jobs_went_through_slurm_and_asked_for_what_their_class_says(cluster: SlurmCluster, runs: tuple[Path, Path]) -> None:
-    jobs = accounting(cluster, runs[0])
+    jobs = cluster.jobs(runs[0])
     assert {job.state for job in jobs} == {"COMPLETED"}
     assert {job.account for job in jobs} == {"lab"}
     assert all(job.name.startswith("prefdist_") for job in jobs)
@@ -123,10 +92,11 @@ def test_jobs_went_through_slurm_and_asked_for_what_their_class_says(cluster: Sl
     assert made >= GROUPED | {f"train/{name}" for name in METHODS}
     assert len(jobs) == len(made) - len(GROUPED) + 1, "four small jobs are one Slurm job, all others their own"
     profile = yaml.safe_load((runs[0] / "slurm/config.yaml").read_text())["set-resources"]
+    side_by_side = min(len(GROUPED), os.cpu_count() or 1)  # as many as `cores: all` of profiles/default allows
     for job in jobs:
         rule = re.sub(r"^rule_|_wildcards_.*", "", job.comment)
         if rule == "evaluations":
-            assert job.resources["mem"] == "32000M"
+            assert job.resources["mem"] == f"{8000 * side_by_side}M"
             assert "gres/gpu" not in job.resources
             continue
         asked = profile[rule]
@@ -167,9 +137,10 @@ def processes(checkout: Path, name: str) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_text().split("\0")
-            if words[2:3] == ["make"] and f"artefacts/train/{name}-" in words[3] and (folder / "cwd").readlink() == checkout:
-                if (folder / "stat").read_text().rsplit(")", 1)[1].split()[0] not in "TZX":
-                    found.append(int(folder.name))
+            makes = words[2:3] == ["make"] and f"artefacts/train/{name}-" in words[3]
+            state = (folder / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            if makes and (folder / "cwd").readlink() == checkout and state not in "TZX":
+                found.append(int(folder.name))
         except OSError:
             continue
     return found
@@ -180,7 +151,7 @@ def eventually(what: Callable[[], Any], process: subprocess.Popen[str], seconds:
     while not (found := what()):
         assert process.poll() is None, "Snakemake ended too early"
         assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)
+        time.sleep(0.1)
     return found
 
 
@@ -195,29 +166,50 @@ def start(cluster: SlurmCluster, checkout: Path, output: Path) -> subprocess.Pop
     )
 
 
-def queue(cluster: SlurmCluster, checkout: Path, state: str) -> dict[str, str]:
-    """Number -> comment of a checkout's jobs in that state."""
-    lines = cluster.ask("squeue", "-h", "-t", state, "--format=%i|%k|%Z").splitlines()
-    return {number: comment for number, comment, folder in (line.split("|") for line in lines) if folder == str(checkout)}
+def without_trainings(finished: Path, checkout: Path) -> None:
+    """A copy of a finished checkout in which the methods are to be trained, evaluated and tabulated again."""
+    shutil.copytree(finished, checkout)
+    for folder in ("results/testbed", "logs", "artefacts/evaluate", "artefacts/results"):
+        shutil.rmtree(checkout / folder)
+    for name in METHODS:
+        shutil.rmtree(next(checkout.glob(f"artefacts/train/{name}-*")))
+
+
+def names(jobs: dict[str, str]) -> set[str]:
+    return {comment.removeprefix("rule_train_wildcards_")[:-11] for comment in jobs.values()}
+
+
+def kill_snakemake_in_the_middle(cluster: SlurmCluster, checkout: Path, output: Path) -> tuple[str, int, set[str], set[str]]:
+    """With six trainings for three GPUs: a running one that is stopped, its process, all running, and the pending jobs.
+
+    The stopped one outlives Snakemake for as long as the test needs.
+    """
+    snakemake = start(cluster, checkout, output)
+    eventually(lambda: len(cluster.queue(checkout, "PENDING,RUNNING")) == len(METHODS), snakemake)
+    name, process = eventually(lambda: next(training_under_way(checkout, METHODS), None), snakemake)
+    os.kill(process, signal.SIGSTOP)
+    running, pending = (cluster.queue(checkout, state) for state in ("RUNNING", "PENDING"))
+    os.killpg(snakemake.pid, signal.SIGKILL)
+    snakemake.wait()
+    return name, process, names(running), set(pending)
+
+
+def kill(way: str, name: str, process: int, cluster: SlurmCluster, checkout: Path) -> None:
+    os.kill(process, signal.SIGSTOP)  # for the time limit, that is all: it is reached
+    if way == "SIGKILL":
+        os.kill(process, signal.SIGKILL)
+    elif way == "scancel":
+        running = cluster.queue(checkout, "RUNNING")
+        cluster.ask("scancel", *(number for number, comment in running.items() if f"_{name}-" in comment))
 
 
 def test_what_is_killed_goes_on(cluster: SlurmCluster, runs: tuple[Path, Path], tmp_path: Path) -> None:
     """Snakemake with SIGKILL while trainings run and wait; then trainings by scancel, by SIGKILL and by their time limit."""
     checkout = tmp_path / "checkout"
-    shutil.copytree(runs[0], checkout, ignore=shutil.ignore_patterns("results", "logs", "evaluate"))
-    for name in METHODS:
-        (folder,) = checkout.glob(f"artefacts/train/{name}-*")
-        shutil.rmtree(folder)
+    without_trainings(runs[0], checkout)
     kept = {path: path.stat().st_ino for path in checkout.glob("artefacts/*/*/provenance.json")}
-
-    first = start(cluster, checkout, tmp_path / "first.out")
-    eventually(lambda: len(queue(cluster, checkout, "PENDING")) + len(queue(cluster, checkout, "RUNNING")) == 6, first)
-    orphan, stopped = eventually(lambda: next(training_under_way(checkout, METHODS), None), first)
-    os.kill(stopped, signal.SIGSTOP)  # so that it outlives Snakemake for as long as the test needs
-    waiting = queue(cluster, checkout, "PENDING")
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    assert waiting, "six trainings for three GPUs"
+    orphan, stopped, running, pending = kill_snakemake_in_the_middle(cluster, checkout, tmp_path / "first.out")
+    assert pending
     environ = dict(item.split("=", 1) for item in Path(f"/proc/{stopped}/environ").read_text().split("\0") if "=" in item)
     assert environ["CUDA_VISIBLE_DEVICES"] in {"0", "1", "2"}
 
@@ -225,53 +217,33 @@ def test_what_is_killed_goes_on(cluster: SlurmCluster, runs: tuple[Path, Path], 
     second = start(cluster, checkout, tmp_path / "second.out")
     log = next(checkout.glob(f"logs/train/{orphan}-*.log"))
     victims: dict[str, str] = {}
-    ways = ["scancel", "SIGKILL", "time limit"]
-    resumed_orphan = False
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 900
     while second.poll() is None:
         assert time.monotonic() < deadline, (victims, (tmp_path / "second.out").read_text()[-3000:])
         time.sleep(0.05)
-        if not resumed_orphan and "waiting for its end" in log.read_text():
+        if "waiting for its end" in log.read_text():
             os.kill(stopped, signal.SIGCONT)
-            resumed_orphan = True
-        untouched = METHODS - {orphan, *victims.values()}
-        found = next(training_under_way(checkout, untouched), None) if ways and resumed_orphan else None
-        if found:
-            name, process = found
-            way = ways.pop(0)
-            victims[way] = name
-            os.kill(process, signal.SIGSTOP)
-            if way == "SIGKILL":
-                os.kill(process, signal.SIGKILL)
-            elif way == "scancel":
-                running = queue(cluster, checkout, "RUNNING")
-                cluster.ask("scancel", *(number for number, comment in running.items() if f"_{name}-" in comment))
+        for name, process in training_under_way(checkout, METHODS - running - set(victims.values())):
+            if ways := [way for way in ("time limit", "SIGKILL", "scancel") if way not in victims]:
+                victims[ways[0]] = name
+                kill(ways[0], name, process, cluster, checkout)
     output = (tmp_path / "second.out").read_text()
     assert second.returncode == 0, output[-4000:]
-    assert not ways, f"all trainings were over before something could be killed: {victims}"
 
     assert "left by a Snakemake that was killed; removed" in output
-    assert f"cancelled, pending since an earlier run: Slurm jobs {', '.join(waiting)}" in output or all(
-        number in output for number in waiting
-    )
+    (told,) = re.findall("cancelled, pending since an earlier run: Slurm jobs (.*)", output)
+    assert set(told.split(", ")) == pending
     assert re.search(rf"running since an earlier run: Slurm job \d+, rule_train_wildcards_{orphan}-", output)
-    assert "verified and kept" in log.read_text()
-    jobs = accounting(cluster, checkout)
-    assert {job.state.split()[0] for job in jobs if job.number in waiting} == {"CANCELLED"}
-    assert {job.elapsed for job in jobs if job.number in waiting} == {"00:00:00"}
-    states = {
-        way: [job.state.split()[0] for job in jobs if f"train_wildcards_{name}-" in job.comment]
-        for way, name in victims.items()
-    }
-    assert "TIMEOUT" in states["time limit"]
-    assert "FAILED" in states["SIGKILL"]
-    assert "CANCELLED" in states["scancel"]
-    for name in METHODS:
-        completed = [job for job in jobs if f"train_wildcards_{name}-" in job.comment and job.state == "COMPLETED"]
-        assert len(completed) == (2 if name == orphan else 1), "made once; the orphan's replacement kept what the orphan made"
-    for name in victims.values():
-        text = next(checkout.glob(f"logs/train/{name}-*.log")).read_text()
-        assert int(re.search(r"resumed at step (\d+)", text)[1]) >= 2
+    jobs = cluster.jobs(checkout)
+    assert {(job.state.split()[0], job.elapsed) for job in jobs if job.number in pending} == {("CANCELLED", "00:00:00")}
+    states = {name: [job.state.split()[0] for job in jobs if f"train_wildcards_{name}-" in job.comment] for name in METHODS}
+    for way, state in (("time limit", "TIMEOUT"), ("SIGKILL", "FAILED"), ("scancel", "CANCELLED")):
+        assert state in states[victims[way]], (way, states)
+        text = next(checkout.glob(f"logs/train/{victims[way]}-*.log")).read_text()
+        assert re.search(r"resumed at step [1-9]", text), (way, text)
+    assert "verified and kept" in log.read_text(), "the orphan's replacement kept what the orphan had made"
+    assert states[orphan].count("COMPLETED") == 2
+    assert all(states[name].count("COMPLETED") == 1 for name in METHODS - running)
     assert {path: path.stat().st_ino for path in kept} == kept, "what was made before is not made again"
     assert tables(checkout) == tables(runs[0])
 

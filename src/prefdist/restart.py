@@ -38,7 +38,7 @@ def claim(folder: Path) -> bool:
 
 
 def sweep(folder: Path, prefix: str) -> None:
-    """Cancel the user's pending Slurm jobs that were submitted from a folder under a name with this prefix; name the running."""
+    """Cancel the user's pending Slurm jobs that were submitted from a folder under names with this prefix; name the running."""
     fields = ["squeue", "--me", "--noheader", "--format=%i|%T|%j|%k|%Z"]
     asked = subprocess.run(fields, capture_output=True, text=True, check=False)
     if asked.returncode:

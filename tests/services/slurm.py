@@ -3,9 +3,9 @@
     with SlurmCluster(folder) as cluster:
         cluster.run(["sbatch", "job.sh"], cwd=checkout)
 
-or by hand: `python tests/services/slurm.py -- COMMAND`. Slurm's commands read /etc/slurm, and jobs of the Snakemake plugin no
-other place; so all of it lives in namespaces of its own. In there /etc/slurm is this folder's, the host is called localhost, the
-network is one loopback device, and the first process waits for the end of a pipe that its caller holds: when the caller ends,
+or by hand: `python tests/services/slurm.py -- COMMAND`. Slurm's commands read /etc/slurm, and jobs of the Snakemake plugin
+nothing else; so all of it lives in namespaces of its own. In there /etc/slurm is this folder's, the host is called localhost,
+the network is loopback alone, and the first process waits for the end of a pipe that its caller holds: when the caller ends,
 however that may be, the kernel kills all daemons and jobs. The host's files, ports and processes are not touched.
 """
 
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ mount --bind {INSIDE}/etc /etc/slurm
 echo ready
 exec "$2" -c "$3"
 """
-# The first process inherits orphans and must take note of their end. It ends itself when its caller's end of the pipe is closed.
+# The first process inherits orphans and must take note of their end. It ends when its caller's end of the pipe is closed.
 _REAP = """
 import os, select
 while not select.select([0], [], [], 0.5)[0]:
@@ -76,8 +77,22 @@ def install() -> None:
             raise Unavailable(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
 
 
+@dataclass(frozen=True)
+class Job:
+    """A row of Slurm's accounting. What a job that never started asked for stands for what it was given."""
+
+    number: str
+    name: str
+    partition: str
+    account: str
+    state: str
+    comment: str
+    elapsed: str
+    resources: dict[str, str]
+
+
 class SlurmCluster:
-    """Partition cpu (node1) and gpu (node2, three GPUs that are /dev/null and the like), account lab; state and logs in `folder`."""
+    """Partitions cpu (node1) and gpu (node2, three GPUs: /dev/null and the like), account lab; state and logs in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -106,7 +121,7 @@ class SlurmCluster:
     def __exit__(self, *_: object) -> None:
         if self._init is not None:
             self._init.kill()  # unshare --kill-child: and with it all that runs inside
-            self._init.wait()
+            self._init.communicate()
 
     def popen(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, **options: Any) -> Any:
         """Start a command inside the cluster, in a session of its own: os.killpg ends it."""
@@ -134,6 +149,24 @@ class SlurmCluster:
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout.strip()
+
+    def queue(self, folder: Path, states: str) -> dict[str, str]:
+        """Number -> comment of the jobs submitted from a folder that are in one of the states."""
+        lines = self.ask("squeue", "-h", "-t", states, "--format=%i|%k|%Z").splitlines()
+        return {number: comment for number, comment, of in (line.split("|") for line in lines) if of == str(folder)}
+
+    def jobs(self, folder: Path) -> list[Job]:
+        """Accounting of all jobs submitted from a folder, once none of them is left in the queue and all rows are written."""
+        fields = "JobID,JobName,Partition,Account,State,Comment,Elapsed,ReqTRES,AllocTRES,WorkDir"
+        rows: list[list[str]] = []
+
+        def settled() -> bool:
+            lines = self.ask("sacct", "-X", "-n", "-P", f"--format={fields}").splitlines()
+            rows[:] = [row for row in (line.split("|") for line in lines) if row[-1] == str(folder)]
+            return bool(rows) and not any(row[4] in ("PENDING", "RUNNING", "COMPLETING") for row in rows)
+
+        self._wait("accounting of finished jobs", settled)
+        return [Job(*row[:7], resources=dict(item.split("=") for item in (row[8] or row[7]).split(","))) for row in rows]
 
     def _start(self) -> None:
         namespaces = ["--mount", "--uts", "--net", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
@@ -163,10 +196,9 @@ class SlurmCluster:
             "mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db",
             "--auth-root-authentication-method=normal",
         )  # fmt: skip
-        self.popen(
-            ["mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={socket}", "--bind-address=127.0.0.1",
-             "--port=13306", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0"],
-            cwd=self.folder, stdin=subprocess.DEVNULL, stdout=self._log("mariadbd"), stderr=subprocess.STDOUT,
+        self._daemon(
+            "setsid", "--fork", "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={socket}",
+            "--bind-address=127.0.0.1", "--port=13306", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0",
         )  # fmt: skip
         client = ["mariadb", "--no-defaults", f"--socket={socket}"]
         self._wait("the database", lambda: self.run([*client, "-e", "select 1"]).returncode == 0)
@@ -177,14 +209,13 @@ class SlurmCluster:
             self.ask("sacctmgr", "-i", "add", *what)
 
     def _daemon(self, *command: str) -> None:
-        """Start what goes to the background by itself; its output goes to a file, so that no pipe is left open."""
-        log = self._log(command[0])
-        process = self.popen(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        if process.wait(timeout=120):
-            raise RuntimeError(f"{' '.join(command)}: see {log.name}: {Path(log.name).read_text()[-2000:]}")
-
-    def _log(self, name: str) -> Any:
-        return (self.folder / "log" / f"{name}.out").open("a")
+        """Start what goes to the background by itself."""
+        log = self.folder / "log" / f"{command[0]}.out"
+        with log.open("a") as output:
+            quiet = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+            code = self.popen(command, cwd=self.folder, **quiet).wait(timeout=120)
+        if code:
+            raise RuntimeError(f"{' '.join(command)}: {log.read_text()[-2000:]}")
 
     def _wait(self, what: str, there: Callable[[], bool], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
