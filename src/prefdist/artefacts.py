@@ -23,11 +23,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from prefdist import __version__
 from prefdist.errors import UserError
 
 PROVENANCE = "provenance.json"
 _RECORD = ".provenance.json"  # the same again, which is no output of a rule
-_PACKAGES = ("prefdist", "torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pyarrow", "snakemake")
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pyarrow", "snakemake")
 
 
 def make(
@@ -176,8 +177,8 @@ def content_digest(record: dict[str, Any]) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Package versions and the machine, as far as results can depend on them."""
-    packages = {}
+    """Package versions, the machine and the container image, as far as results can depend on them."""
+    packages = {"prefdist": __version__}
     for name in _PACKAGES:
         try:
             packages[name] = version(name)
@@ -187,6 +188,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "device": _device(),
+        "container": os.environ.get("PREFDIST_IMAGE"),  # set in an image, see containers.py
         "packages": packages,
     }
 

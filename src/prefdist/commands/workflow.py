@@ -29,11 +29,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def _make(options: argparse.Namespace) -> None:
     from prefdist.artefacts import make
+    from prefdist.containers import check_running
     from prefdist.paths import SCRATCH, project_root
     from prefdist.plan import STAGES, plan
     from prefdist.suites import load_suite
 
     root = project_root()
+    check_running(root)
     artefact = plan(load_suite(options.suite, root), root).artefacts.get(str(options.artefact))
     if artefact is None:
         raise UserError(
