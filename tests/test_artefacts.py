@@ -330,17 +330,3 @@ def test_nothing_of_this_machine_is_recorded(world: World, tmp_path: Path, monke
             assert secret not in file.read_text(), (file, secret)
     assert artefacts.verify(folder)
     assert cli.main(["make", "artefacts/train/unknown", "--suite", "tiny"]) == 2
-
-
-def test_publish_copies_a_verified_artefact_and_marks_it(tmp_path: Path) -> None:
-    artefact, folder = tmp_path / "artefact", tmp_path / "results" / "v1"
-    artefacts.make(artefact, identity={}, inputs={}, run=lambda out: (out / "table.csv").write_text("a\n1\n"))
-    folder.mkdir(parents=True)
-    (folder / "stale.csv").write_text("old")
-    artefacts.publish(artefact, folder, ".published-1")
-    assert {file.name for file in folder.iterdir()} == {"table.csv", "provenance.json", ".published-1"}
-    assert (folder / "table.csv").read_text() == "a\n1\n"
-    (artefact / "table.csv").write_text("a\n2\n")
-    with pytest.raises(UserError, match=r"table\.csv: its content is not"):
-        artefacts.publish(artefact, folder, ".published-1")
-    assert (folder / "table.csv").read_text() == "a\n1\n"
