@@ -5,6 +5,7 @@ from snakemake.exceptions import WorkflowError
 
 from prefdist.suites import load_suite
 from prefdist.errors import UserError
+from prefdist.exports.sources import tables
 from prefdist.plan import plan
 
 try:
