@@ -5,12 +5,13 @@ What is shared is the text of the testbed, really made, and beside it a file lar
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
+from checkouts import environment
 from dvc_checkouts import clone, commit, dvc, files_with, git, repository, run
 from services.sshd import Sshd
 from services.swift import KEY, SECRET, Swift
@@ -27,8 +28,7 @@ PUSH_SECONDS = 420
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one artefact, added and committed; its remotes are the tests'."""
     checkout = repository(tmp_path_factory.mktemp("made"))
-    suite = yaml.safe_load((checkout / "workflow/suites/smoke.yaml").read_text())
-    done = run(checkout, "prefdist", "make", text_of(checkout), "--suite", suite["suite"])
+    done = run(checkout, "prefdist", "make", text_of(checkout), "--suite", "smoke")
     assert done.returncode == 0, done.stdout
     dvc(checkout, "add", "-q", "artefacts")
     commit(checkout, "the text")
@@ -124,7 +124,7 @@ def test_s3_keeps_its_secret_and_refuses_a_wrong_one(checkout: Path, swift: Swif
     dvc(checkout, "remote", "modify", "-q", "--local", "s3", "secret_access_key", "wrong")
     refused = run(checkout, "dvc", "push", "-r", "s3", "artefacts.dvc")
     assert refused.returncode != 0, refused.stdout
-    assert "SignatureDoesNotMatch" in refused.stdout or "signature" in refused.stdout.lower()
+    assert "Forbidden" in refused.stdout
     assert SECRET not in refused.stdout
 
 
@@ -170,11 +170,7 @@ def assert_survives_a_death(checkout: Path, storage: Path, server: Swift | Sshd,
     assert_shared(checkout, other)
 
 
-def start_push(checkout: Path):
-    import subprocess
-
-    from checkouts import environment
-
+def start_push(checkout: Path) -> subprocess.Popen[str]:
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(["dvc", "push"], cwd=checkout, env=environment(checkout), text=True, **streams)
 
