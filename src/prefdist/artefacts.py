@@ -23,10 +23,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from prefdist import __version__
 from prefdist.errors import UserError
 
 PROVENANCE = "provenance.json"
-_PACKAGES = ("prefdist", "torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pyarrow", "snakemake")
+_RECORD = ".provenance.json"  # the same again, which is no output of a rule
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pyarrow", "snakemake")
 
 
 def make(
@@ -64,6 +66,7 @@ def make(
                 "wall_seconds": round(time.time() - started, 3),
                 "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             }
+            _write_json(temporary / _RECORD, record)
             _write_json(temporary / PROVENANCE, record)
             if out.exists():
                 shutil.rmtree(out)
@@ -89,7 +92,14 @@ def _sole_maker(out: Path) -> Iterator[None]:
 
 
 def _is_made(out: Path, identity: dict[str, Any], sources: dict[str, str]) -> bool:
-    """Whether an intact artefact of this identity, made from inputs of this content, is in place."""
+    """Whether an intact artefact of this identity, made from inputs of this content, is in place.
+
+    Snakemake deletes a job's outputs before it starts it, and so the provenance of what an earlier job has made meanwhile: then
+    it is put back.
+    """
+    if (out / _RECORD).is_file() and not (out / PROVENANCE).exists():
+        shutil.copyfile(out / _RECORD, out / f"{_RECORD}.tmp")
+        os.replace(out / f"{_RECORD}.tmp", out / PROVENANCE)
     try:
         verify(out)
     except UserError:
@@ -135,20 +145,6 @@ def _is_of_a_full_disk(error: BaseException | None) -> bool:
     return False
 
 
-def publish(artefact: Path, folder: Path, marker: str) -> None:
-    """Put a copy of an artefact in place of `folder`, with an empty file `marker` in it."""
-    verify(artefact)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        shutil.copytree(artefact, temporary, ignore=shutil.ignore_patterns(".snakemake*"))
-        (temporary / marker).touch()
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def verify(path: Path) -> str:
     """The digest of an artefact's content. UserError names the file that is missing or differs from the provenance."""
     record = provenance(path)
@@ -181,14 +177,26 @@ def content_digest(record: dict[str, Any]) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Package versions and the machine, as far as results can depend on them."""
-    packages = {}
+    """Package versions, the machine and the container image, as far as results can depend on them."""
+    packages = {"prefdist": __version__}
     for name in _PACKAGES:
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "absent"
-    return {"python": platform.python_version(), "machine": platform.machine(), "packages": packages}
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": _device(),
+        "container": os.environ.get("PREFDIST_IMAGE"),  # set in an image, see containers.py
+        "packages": packages,
+    }
+
+
+def _device() -> str:
+    """The GPU's name, or cpu: what a stage that loaded torch could run on. Nothing is imported for it."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else "cpu"
 
 
 def _file_digests(folder: Path) -> dict[str, str]:

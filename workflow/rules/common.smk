@@ -3,10 +3,15 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from prefdist import restart
 from prefdist.suites import load_suite
 from prefdist.errors import UserError
 from prefdist.exports.sources import tables
 from prefdist.plan import plan
+from prefdist.results.marker import discard_if_stale
+
+# Snakemakes that run single jobs are part of the one that is alive already.
+ALONE = workflow.is_main_process and restart.claim(Path.cwd())
 
 try:
     SUITES = {file.stem: load_suite(file.stem, Path.cwd()) for file in sorted(Path("workflow/suites").glob("*.yaml"))}
@@ -17,6 +22,9 @@ except UserError as error:
 ABLATIONS = {(name, ablation): of for name, made in PLANS.items() for ablation, of in made.ablations.items()}
 ARTEFACTS = {path: artefact for made in PLANS.values() for path, artefact in made.artefacts.items()}
 SUITE_OF = {path: name for name, made in PLANS.items() for path in made.artefacts}
+
+for _made in (*PLANS.values(), *ABLATIONS.values()):
+    discard_if_stale(Path.cwd(), _made.published)
 
 
 def finals(suite):
@@ -41,5 +49,10 @@ def suite(stage):
 def _artefact(stage, wildcards):
     folder = f"artefacts/{stage}/{wildcards.name}"
     if folder not in ARTEFACTS:
-        raise WorkflowError(f"{folder} is not planned by any suite; `prefdist plan <suite>` lists what is")
+        raise WorkflowError(f"{folder} is not planned by any suite; `prefdist plan <suite> --artefacts` lists what is")
     return ARTEFACTS[folder]
+
+
+onstart:
+    if ALONE and workflow.executor_plugin.name == "slurm":
+        restart.sweep(Path.cwd(), workflow.executor_settings.jobname_prefix)

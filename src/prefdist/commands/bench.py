@@ -1,4 +1,4 @@
-"""Speed, memory, and what kills do."""
+"""Speed, memory, how good forecasts are, and what kills do."""
 
 import argparse
 
@@ -6,7 +6,9 @@ import argparse
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     bench = commands.add_parser("bench", help="speed and memory of training, beside TRL's, and of divergences: results/bench")
     bench.add_argument("--rounds", type=int, default=3)
-    bench.add_argument("--only", choices=("training", "divergences"), help="one of the two benches")
+    bench.add_argument(
+        "--only", choices=("training", "divergences", "forecast"), help="one of the benches; forecast reads what suites used"
+    )
     bench.set_defaults(call=_bench)
 
     chaos = commands.add_parser("chaos", help="kill a suite's runs at random and compare its tables: results/bench/chaos.md")
@@ -18,8 +20,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from prefdist.bench import divergences, stage
+    from prefdist.bench import divergences, forecast, stage
 
+    if options.only == "forecast":
+        forecast.bench()
+        return
     if options.only != "divergences":
         stage.bench(rounds=options.rounds)
     if options.only != "training":

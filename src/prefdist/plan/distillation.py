@@ -6,8 +6,9 @@ from typing import Any
 from prefdist.config import Suite
 from prefdist.config_pad import PadRun, PadSuite, Questions, Reward, Samples, StoredModel, TrainedModel
 from prefdist.errors import UserError
-from prefdist.objectives.registry import FAMILIES, read_row
+from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.graph import Artefact
+from prefdist.plan.rows import read_row
 from prefdist.plan.testbed import Testbed
 from prefdist.suites import load_suite
 

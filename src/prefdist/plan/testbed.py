@@ -1,8 +1,9 @@
 """The artefacts of a suite with a known target, each made once."""
 
 from prefdist.config import ModelRun, Run, Suite
-from prefdist.objectives.registry import FAMILIES, read_row
+from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.graph import Artefact
+from prefdist.plan.rows import read_row
 
 
 class Testbed:

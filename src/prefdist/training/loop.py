@@ -6,6 +6,7 @@ out: what is learnt (learner.py), from what (batch.py, rollouts.py), and by whic
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -68,6 +69,8 @@ def train(
         fused=False,  # fused and plain differ bitwise; resume and CPU runs need one of them
     )
     start, log = checkpoint.load(scratch, learner, optimiser)
+    if start and accelerator.is_main_process:
+        print(f"resumed at step {start} from {scratch}", file=sys.stderr)
     module = accelerator.prepare_model(learner) if accelerator.num_processes > 1 else learner
     every = math.ceil(settings.checkpoint_every / rollout_steps) * rollout_steps
     progress = Progress("step", settings.steps, start, shown=accelerator.is_main_process)

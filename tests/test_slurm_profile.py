@@ -1,0 +1,45 @@
+"""The cluster profile has a class for every rule that runs as a job, and Snakemake reads it as it is meant."""
+
+import re
+from pathlib import Path
+
+import yaml
+from snakemake.profiles import ProfileConfigFileParser
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "slurm/config.yaml"
+# Stages that load models onto a GPU where there is one; the others are tables, or the testbed's small models on the CPU.
+ON_GPU = {"train", "responses", "scores", "questions", "held_out", "teacher", "student"}
+
+
+def rules_that_run_as_jobs() -> set[str]:
+    found = set()
+    for file in (ROOT / "workflow/rules").glob("*.smk"):
+        for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)*)", file.read_text(), flags=re.MULTILINE):
+            if "localrule: True" not in body:
+                found.add(name)
+    return found
+
+
+def test_every_rule_that_runs_as_a_job_has_a_class() -> None:
+    profile = yaml.safe_load(FILE.read_text())
+    asked = profile["set-resources"]
+    assert asked.keys() == rules_that_run_as_jobs()
+    assert all(any(resources == known for known in profile["classes"].values()) for resources in asked.values())
+    assert {rule for rule, resources in asked.items() if resources.get("gpu")} == ON_GPU
+    for name, resources in profile["classes"].items():
+        assert {"slurm_partition", "runtime", "mem_mb"} <= resources.keys(), name
+
+
+def test_groups_are_of_rules_on_cpus() -> None:
+    """Snakemake sums what the members of a group ask for: several GPUs for a job that would use one."""
+    profile = yaml.safe_load(FILE.read_text())
+    assert not profile["groups"].keys() & ON_GPU
+    assert set(profile["groups"].values()) == profile["group-components"].keys()
+
+
+def test_snakemake_reads_the_classes_through_their_anchors() -> None:
+    with FILE.open() as stream:
+        read = ProfileConfigFileParser().parse(stream)
+    assert "train:gpu=1" in read["set-resources"]
+    assert "classes" not in read, "where the anchors are is no option of Snakemake"
