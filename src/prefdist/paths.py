@@ -18,6 +18,9 @@ SUITES = Path("workflow/suites")
 ARTEFACTS = Path("artefacts")
 SCRATCH = Path("scratch")
 RESULTS = Path("results")
+LATEST = RESULTS / "latest"
+DATA = Path("data")
+PLAN = DATA / "plan.json"
 LOGS = Path("logs")
 
 

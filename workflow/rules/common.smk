@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 from prefdist import restart
 from prefdist.suites import load_suite
 from prefdist.errors import UserError
+from prefdist.exports.sources import tables
 from prefdist.plan import plan
 from prefdist.results.marker import discard_if_stale
 
