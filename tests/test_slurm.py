@@ -214,12 +214,14 @@ def test_what_is_killed_goes_on(cluster: SlurmCluster, runs: tuple[Path, Path], 
     second = start(cluster, checkout, tmp_path / "second.out")
     log = next(checkout.glob(f"logs/train/{orphan}-*.log"))
     victims: dict[str, str] = {}
+    held = True
     deadline = time.monotonic() + 900
     while second.poll() is None:
         assert time.monotonic() < deadline, (victims, (tmp_path / "second.out").read_text()[-3000:])
         time.sleep(0.05)
-        if "waiting for its end" in log.read_text():
+        if held and "waiting for its end" in log.read_text():
             os.kill(stopped, signal.SIGCONT)
+            held = False
         for name, process in training_under_way(checkout, METHODS - running - set(victims.values())):
             if ways := [way for way in ("time limit", "SIGKILL", "scancel") if way not in victims]:
                 victims[ways[0]] = name
@@ -247,7 +249,7 @@ def test_what_is_killed_goes_on(cluster: SlurmCluster, runs: tuple[Path, Path], 
 
 def test_a_failed_jobs_log_is_shown_with_its_rule_wildcards_and_path(cluster: SlurmCluster, runs: tuple[Path, Path]) -> None:
     checkout = runs[0]
-    (results,) = checkout.glob("artefacts/results/*")
+    (results,) = checkout.glob("artefacts/results/testbed-*")
     (damaged,) = checkout.glob("artefacts/evaluate/dpo-*/metrics.parquet")
     shutil.rmtree(results)
     os.truncate(damaged, 10)
