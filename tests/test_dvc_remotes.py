@@ -152,7 +152,7 @@ def assert_survives_a_death(checkout: Path, storage: Path, server: Swift | Sshd,
     commit(checkout, "something large")
 
     before = size(storage)
-    started, push = time.monotonic(), start_push(checkout)
+    push = start_push(checkout)
     try:
         wait_until(lambda: size(storage) - before > LARGE // 20 or push.poll() is not None)
         assert push.poll() is None, "the push ended before the server was killed"
@@ -161,9 +161,8 @@ def assert_survives_a_death(checkout: Path, storage: Path, server: Swift | Sshd,
     finally:
         push.kill()
     assert push.returncode != 0, output
-    assert "ERROR: failed to push" in output or "failed to transfer" in output or "ERROR: " in output, output
+    assert "failed to transfer" in output, output
     assert "Traceback" not in output
-    print(f"gave up {time.monotonic() - started:.0f} s after its start: {output[-300:]}")
     server.start()
     dvc(checkout, "push", "-q")
     assert "in sync" in dvc(checkout, "status", "--cloud", "artefacts.dvc")
