@@ -17,6 +17,8 @@ from services.sshd import Sshd
 from services.swift import KEY, SECRET, Swift
 
 from prefdist.artefacts import PROVENANCE
+from prefdist.plan import plan
+from prefdist.suites import load_suite
 
 pytestmark = pytest.mark.dvc
 LARGE = 300 * 2**20
@@ -36,8 +38,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def text_of(checkout: Path) -> str:
-    listed = run(checkout, "prefdist", "plan", "smoke").stdout.splitlines()
-    return next(line.split()[0] for line in listed if line.startswith("artefacts/text/"))
+    (text,) = plan(load_suite("smoke", checkout), checkout).of_stage("text")
+    return str(text.path)
 
 
 @pytest.fixture
