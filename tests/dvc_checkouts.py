@@ -1,9 +1,11 @@
 """Checkouts that are git and DVC repositories, in which tests run the real commands."""
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from checkouts import ROOT, copy, environment
 
@@ -52,6 +54,14 @@ def dvc(checkout: Path, *arguments: str) -> str:
     done = run(checkout, "dvc", *arguments)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
+
+
+def shown_json(checkout: Path, *arguments: str) -> Any:
+    """What DVC shows, as JSON; that nobody made some of the ablations is said on the other stream."""
+    command = ["dvc", *arguments, "--json"]
+    done = subprocess.run(command, cwd=checkout, env=environment(checkout), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
 
 
 def files_with(text: str, folders: list[Path]) -> list[Path]:

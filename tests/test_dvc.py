@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from checkouts import ROOT
-from dvc_checkouts import clone, commit, dvc, git, repository, run
+from dvc_checkouts import clone, commit, dvc, git, repository, run, shown_json
 
 from prefdist.artefacts import PROVENANCE, provenance
 from prefdist.config_pad import PadSuite
@@ -176,21 +176,12 @@ def test_a_comment_runs_only_the_plan_and_a_parameter_what_depends_on_it(first, 
     assert after["calibrated"] != before["calibrated"]
 
     commit(second, "beta_teacher: 30")
-    parameters = json.loads(dvc(second, "params", "diff", "--json", "HEAD~1"))
-    assert parameters[str(SUITE)]["runs.paper.parameters.beta_teacher"] == {"old": None, "new": 30.0, "diff": None} or (
-        parameters[str(SUITE)]["runs.paper.parameters.beta_teacher"]["new"] == 30.0
-    )
-    metrics = json.loads(dvc(second, "metrics", "diff", "--json", "HEAD~1"))
-    changed = metrics[str(LATEST / "metrics.json")]
-    assert changed
-    assert {name.split(".")[0] for name in changed} == {"calibrated"}
-    shown = json.loads(dvc(second, "plots", "diff", "--json", "-o", str(tmp_path / "plots"), "HEAD~1"))
-    assert _revisions_shown(shown) == {"HEAD~1", "workspace"}
-
-
-def _revisions_shown(shown: dict) -> set[str]:
-    (name,) = [name for name in shown["data"] if "reward" in name]
-    return {revision for plot in shown["data"][name] for revision in plot["revisions"]}
+    parameters = shown_json(second, "params", "diff", "HEAD~1")
+    assert parameters[str(SUITE)]["runs.paper.parameters.beta_teacher"]["new"] == 30.0
+    metrics = shown_json(second, "metrics", "diff", "HEAD~1")[str(LATEST / "metrics.json")]
+    assert {name.split(".")[0] for name in metrics} == {"calibrated"}
+    plots = shown_json(second, "plots", "diff", "HEAD~1", "-o", str(tmp_path / "plots"))["data"]
+    assert {revision for plot in plots[str(LATEST / "table.csv")] for revision in plot["revisions"]} == {"HEAD~1", "workspace"}
 
 
 @pytest.mark.dvc

@@ -17,6 +17,8 @@ from services.sshd import Sshd
 from services.swift import KEY, SECRET, Swift
 
 from prefdist.artefacts import PROVENANCE
+from prefdist.plan import plan
+from prefdist.suites import load_suite
 
 pytestmark = pytest.mark.dvc
 LARGE = 300 * 2**20
@@ -36,8 +38,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def text_of(checkout: Path) -> str:
-    listed = run(checkout, "prefdist", "plan", "smoke").stdout.splitlines()
-    return next(line.split()[0] for line in listed if line.startswith("artefacts/text/"))
+    (text,) = plan(load_suite("smoke", checkout), checkout).of_stage("text")
+    return str(text.path)
 
 
 @pytest.fixture
@@ -152,7 +154,7 @@ def assert_survives_a_death(checkout: Path, storage: Path, server: Swift | Sshd,
     commit(checkout, "something large")
 
     before = size(storage)
-    started, push = time.monotonic(), start_push(checkout)
+    push = start_push(checkout)
     try:
         wait_until(lambda: size(storage) - before > LARGE // 20 or push.poll() is not None)
         assert push.poll() is None, "the push ended before the server was killed"
@@ -161,9 +163,8 @@ def assert_survives_a_death(checkout: Path, storage: Path, server: Swift | Sshd,
     finally:
         push.kill()
     assert push.returncode != 0, output
-    assert "ERROR: failed to push" in output or "failed to transfer" in output or "ERROR: " in output, output
+    assert "failed to transfer" in output, output
     assert "Traceback" not in output
-    print(f"gave up {time.monotonic() - started:.0f} s after its start: {output[-300:]}")
     server.start()
     dvc(checkout, "push", "-q")
     assert "in sync" in dvc(checkout, "status", "--cloud", "artefacts.dvc")
