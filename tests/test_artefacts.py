@@ -149,28 +149,6 @@ def test_what_is_not_the_same_is_made_again(change: str, made: Path, tmp_path: P
     artefacts.verify(out)
 
 
-def test_what_lost_its_provenance_alone_is_kept(tmp_path: Path) -> None:
-    """Snakemake deletes it, an output, before it starts a job; what an earlier job has made meanwhile is not made again."""
-    out, runs = tmp_path / "made", []
-
-    def run(folder: Path) -> None:
-        runs.append(folder)
-        write(folder)
-
-    for _ in range(2):
-        artefacts.make(out, identity={"stage": "x"}, inputs={}, run=run)
-        before = (out / artefacts.PROVENANCE).read_bytes()
-        (out / artefacts.PROVENANCE).unlink()
-    artefacts.make(out, identity={"stage": "x"}, inputs={}, run=run)
-    assert len(runs) == 1
-    assert (out / artefacts.PROVENANCE).read_bytes() == before
-    (out / artefacts.PROVENANCE).unlink()
-    flip_a_bit(out / "a.bin")
-    artefacts.make(out, identity={"stage": "x"}, inputs={}, run=run)
-    assert len(runs) == 2
-    artefacts.verify(out)
-
-
 def write_slowly(out: Path, marks: Path) -> None:
     def slow(folder: Path) -> None:
         (marks / f"{os.getpid()}").touch()

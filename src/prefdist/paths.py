@@ -23,6 +23,9 @@ DATA = Path("data")
 PLAN = DATA / "plan.json"
 LOGS = Path("logs")
 
+TIMINGS = "timings.json"
+"""Seconds of the steps that made an artefact: verified as any file, but no part of its content, which they do not change."""
+
 
 def check_model_folder(folder: Path) -> None:
     """UserError unless the folder has a config.json and safetensors weights."""

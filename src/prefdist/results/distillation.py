@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from prefdist.artefacts import provenance
 from prefdist.data import tables
 from prefdist.evaluation.statistics import ReliabilityBins
+from prefdist.paths import TIMINGS
 from prefdist.results import figures_distillation
 from prefdist.results.ablation import metric_rows
 from prefdist.results.from_rows import reliability, teacher_name, write_distillation
@@ -88,9 +89,10 @@ def _write_costs(spec: dict[str, Any], inputs: dict[str, Path], file: Path) -> N
         for seed in spec["seeds"]:
             parts = range(sum(role.startswith(f"policy/{run}/{seed}/") for role in inputs))
             counts = [_count(inputs, f"{role}/{run}/{seed}", parts) for role in _DRAWN_OR_SCORED]
-            logs = [json.loads(line) for i in parts for line in _log(inputs[f"policy/{run}/{seed}/{i}"])]
-            tokens, seconds = (sum(row[column] for row in logs) for column in ("tokens", "seconds"))
-            lines.append(",".join(map(str, [run, seed, *counts, len(logs), round(tokens), round(seconds, 1)])))
+            folders = [inputs[f"policy/{run}/{seed}/{i}"] for i in parts]
+            tokens = [json.loads(line)["tokens"] for folder in folders for line in _log(folder)]
+            seconds = sum(sum(json.loads((folder / TIMINGS).read_text())) for folder in folders)
+            lines.append(",".join(map(str, [run, seed, *counts, len(tokens), round(sum(tokens)), round(seconds, 1)])))
     file.write_text("\n".join(lines) + "\n")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from prefdist.artefacts import provenance
 from prefdist.data import tables
 from prefdist.evaluation.statistics import reliability_bins
+from prefdist.paths import TIMINGS
 from prefdist.results import figures
 from prefdist.results.from_rows import write_policies
 from prefdist.results.manifest import write_manifest
@@ -72,7 +73,7 @@ def _write_costs(spec: dict[str, Any], inputs: dict[str, Path], out: Path) -> No
         folder = inputs[f"policy/{name}/{seed}"]
         record, log = provenance(folder), _log(folder)
         examples = len(log) * record["spec"]["optimisation"]["batch_size"]
-        tokens, seconds = (sum(row[column] for row in log) for column in ("tokens", "seconds"))
+        tokens, seconds = sum(row["tokens"] for row in log), sum(json.loads((folder / TIMINGS).read_text()))
         memory = record["peak_memory_mib"]
         lines.append(f"{name},{seed},{len(log)},{examples},{tokens:.0f},{seconds:.1f},{memory}")
     (out / "cost.csv").write_text("\n".join(lines) + "\n")
