@@ -28,13 +28,8 @@ def snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def planned(checkout: Path, target: str = "smoke") -> set[str]:
-    """Names of the artefacts that a run would make, digests cut off: {"train/dpo-seed0", …, "results/smoke"}."""
+    """Names of the artefacts that a run would make, digests cut off: {"train/dpo-seed0", …, "published/smoke/v1"}."""
     shown = snakemake(checkout, "-n", target)
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    output = shown.stdout + shown.stderr
-    outputs = re.findall(r"^    output: (.*)$", output, flags=re.MULTILINE)
-    published = {name for name in outputs if name.startswith("results/")}
-    made = set(outputs) - published
-    names = {re.sub(r"^artefacts/(.*)-[0-9a-f]{10}(/.*)?$", r"\1", name.split(",")[0]) for name in made}
-    assert bool(published) == ("results/smoke" in names)
-    return names
+    outputs = re.findall(r"^    output: (.*)$", shown.stdout + shown.stderr, flags=re.MULTILINE)
+    return {re.sub(r"^artefacts/(.*)-[0-9a-f]{10}(/.*|\.json)?$", r"\1", name.split(",")[0]) for name in outputs}

@@ -149,28 +149,6 @@ def test_what_is_not_the_same_is_made_again(change: str, made: Path, tmp_path: P
     artefacts.verify(out)
 
 
-def test_what_lost_its_provenance_alone_is_kept(tmp_path: Path) -> None:
-    """Snakemake deletes it, an output, before it starts a job; what an earlier job has made meanwhile is not made again."""
-    out, runs = tmp_path / "made", []
-
-    def run(folder: Path) -> None:
-        runs.append(folder)
-        write(folder)
-
-    for _ in range(2):
-        artefacts.make(out, identity={"stage": "x"}, inputs={}, run=run)
-        before = (out / artefacts.PROVENANCE).read_bytes()
-        (out / artefacts.PROVENANCE).unlink()
-    artefacts.make(out, identity={"stage": "x"}, inputs={}, run=run)
-    assert len(runs) == 1
-    assert (out / artefacts.PROVENANCE).read_bytes() == before
-    (out / artefacts.PROVENANCE).unlink()
-    flip_a_bit(out / "a.bin")
-    artefacts.make(out, identity={"stage": "x"}, inputs={}, run=run)
-    assert len(runs) == 2
-    artefacts.verify(out)
-
-
 def write_slowly(out: Path, marks: Path) -> None:
     def slow(folder: Path) -> None:
         (marks / f"{os.getpid()}").touch()
@@ -330,17 +308,3 @@ def test_nothing_of_this_machine_is_recorded(world: World, tmp_path: Path, monke
             assert secret not in file.read_text(), (file, secret)
     assert artefacts.verify(folder)
     assert cli.main(["make", "artefacts/train/unknown", "--suite", "tiny"]) == 2
-
-
-def test_publish_copies_a_verified_artefact_and_marks_it(tmp_path: Path) -> None:
-    artefact, folder = tmp_path / "artefact", tmp_path / "results" / "v1"
-    artefacts.make(artefact, identity={}, inputs={}, run=lambda out: (out / "table.csv").write_text("a\n1\n"))
-    folder.mkdir(parents=True)
-    (folder / "stale.csv").write_text("old")
-    artefacts.publish(artefact, folder, ".published-1")
-    assert {file.name for file in folder.iterdir()} == {"table.csv", "provenance.json", ".published-1"}
-    assert (folder / "table.csv").read_text() == "a\n1\n"
-    (artefact / "table.csv").write_text("a\n2\n")
-    with pytest.raises(UserError, match=r"table\.csv: its content is not"):
-        artefacts.publish(artefact, folder, ".published-1")
-    assert (folder / "table.csv").read_text() == "a\n1\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_workflow_reruns import _copy, _snakemake
+from checkouts import copy, snakemake
 
 from prefdist.errors import UserError
 from prefdist.plan import STAGES, plan
@@ -26,7 +26,7 @@ def committed(name: str = "pad") -> dict[str, Any]:
 
 def jobs(checkout: Path, *targets: str) -> dict[str, int]:
     """Jobs a rule in a dry run of an empty checkout."""
-    shown = _snakemake(checkout, "-n", *targets)
+    shown = snakemake(checkout, "-n", *targets)
     assert shown.returncode == 0, shown.stdout[-3000:] + shown.stderr[-3000:]
     (table,) = re.findall(r"^Job stats:\n.*\n[- ]+\n((?:\w+ +\d+\n)+)", shown.stdout + shown.stderr, flags=re.MULTILINE)[:1]
     return {rule: int(count) for rule, count in (line.split() for line in table.splitlines())}
@@ -72,7 +72,7 @@ def expected_jobs(suite: dict[str, Any]) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _copy(tmp_path_factory.mktemp("checkout"))
+    return copy(tmp_path_factory.mktemp("checkout"))
 
 
 def test_the_whole_plan(checkout: Path) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import checkouts
 import pytest
 import yaml
-from checkouts import environment, snakemake
+from checkouts import environment, planned, snakemake
 
 RUNS = {"paper", "released", "resampled"}
 RESULTS = Path("results/pad_smoke")
+VARIANTS = "published/pad_smoke/v1-ablations/variants"
 SUITE = Path("workflow/suites/pad_smoke.yaml")
 pytestmark = pytest.mark.slow
 
@@ -36,15 +37,6 @@ def copy(folder: Path) -> Path:
 
 def write(checkout: Path, mapping: dict[str, Any]) -> None:
     (checkout / SUITE).write_text(yaml.safe_dump(mapping, sort_keys=False))
-
-
-def planned(checkout: Path, target: str = "pad_smoke") -> set[str]:
-    """Names of the artefacts that a run would make, without their digests, and the folders it would publish."""
-    shown = snakemake(checkout, "-n", target)
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    outputs = re.findall(r"^    output: (.*)$", shown.stdout + shown.stderr, flags=re.MULTILINE)
-    names = [re.sub(r"^artefacts/(.*)-[0-9a-f]{10}(/.*)?$", r"\1", name.split(",")[0]) for name in outputs]
-    return {re.sub(r"/\.published-.*$", "", name) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +64,7 @@ def test_a_run_ends_with_its_tables_and_a_second_one_has_nothing_to_do(finished:
         assert (finished / RESULTS / "v1" / name).stat().st_size > 0
     costs = (finished / RESULTS / "v1/cost.csv").read_text().splitlines()[1:]
     assert {line.split(",")[0] for line in costs} == RUNS
-    assert planned(finished) == set()
+    assert planned(finished, "pad_smoke") == set()
     assert not any((finished / "scratch").rglob("*.parquet"))
 
 
@@ -82,14 +74,14 @@ def test_a_changed_parameter_reruns_its_run(run: str, checkout: Path) -> None:
     mapping = yaml.safe_load((checkout / SUITE).read_text())
     mapping["runs"][run] = {**mapping["runs"][run], "parameters": {"beta_teacher": 3.0}}
     write(checkout, mapping)
-    after = {f"student/{run}", "pad_results/pad_smoke", str(RESULTS / "v1")}
+    after = {f"student/{run}", "pad_results/pad_smoke", "published/pad_smoke/v1"}
     if run == "paper":
-        expected = {"train/paper-seed0", "ablation/pad_smoke-variants", str(RESULTS / "v1-ablations/variants")}
+        expected = {"train/paper-seed0", "ablation/pad_smoke-variants", VARIANTS}
     else:
         part = "resampled-part1-seed0"
         expected = {"train/resampled-part0-seed0", f"train/{part}", f"responses/{part}"}
         expected |= {f"scores/teacher-{part}", f"questions/teacher-n_way4-{part}"}
-    assert planned(checkout) == after | expected
+    assert planned(checkout, "pad_smoke") == after | expected
 
 
 def under_way(checkout: Path) -> list[Path]:
@@ -131,7 +123,7 @@ def test_one_ablation_alone_killed_while_the_teacher_works(finished: Path, tmp_p
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert planned(checkout, "pad_smoke_variants") == set()
     made = {str(path.parent.relative_to(checkout / "artefacts")) for path in checkout.glob("artefacts/*/*/provenance.json")}
-    assert {re.sub(r"-[0-9a-f]{10}$", "", name) for name in made} == needed - {str(RESULTS / "v1-ablations/variants")}
+    assert {re.sub(r"-[0-9a-f]{10}$", "", name) for name in made} == needed - {VARIANTS}
     folder = RESULTS / "v1-ablations/variants"
     for name in ("table.csv", "table.md", "figure.svg"):
         assert (checkout / folder / name).read_bytes() == (finished / folder / name).read_bytes()

@@ -13,7 +13,6 @@ from prefdist.evaluation.statistics import paired_bootstrap
 from prefdist.results.tables import (
     COLUMNS,
     MetricSpec,
-    compare,
     main_table,
     print_table,
     read_csv,
@@ -89,7 +88,6 @@ def test_values_that_are_missing_everywhere_are_counted_not_hidden(tmp_path: Pat
     path = tmp_path / "t.csv"
     write_csv(main_table(rows, ["a"], [KL]), path)
     assert path.read_text().splitlines()[1] == "a,kl,,,,0,0,0,1"
-    assert compare(path, path) == []
 
 
 def test_errors_name_run_metric_and_cell(rows: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -104,31 +102,6 @@ def test_errors_name_run_metric_and_cell(rows: list[dict[str, Any]], tmp_path: P
     (tmp_path / "odd.csv").write_text("run,metric\n")
     with pytest.raises(UserError, match="columns"):
         read_csv(tmp_path / "odd.csv")
-
-
-def test_compare_lists_what_changed(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
-    cells = main_table(rows, ["sft", "dpo"], [KL, WIN])
-    write_csv(cells, old)
-    nearly = [{**cell, "estimate": cell["low"], "low": 2 * cell["low"] - cell["high"], "high": cell["low"]} for cell in cells]
-    write_csv(nearly, new)
-    assert compare(old, new) == []  # the intervals touch
-    moved = {**cells[1], "estimate": 5.0, "low": 4.9, "high": 5.1}
-    added = {**cells[0], "metric": "win"}
-    write_csv([cells[0], moved, added], new)
-    problems = compare(old, new)
-    assert [problem.split(":")[0] for problem in problems] == ["dpo / kl", "dpo / win", "sft / win"]
-    assert "new 5 [4.9, 5.1]" in problems[0]
-    assert "not in" in problems[1]
-
-
-def test_compare_takes_cells_without_interval_as_exact(tmp_path: Path) -> None:
-    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
-    point = dict(zip(COLUMNS, ("exact", "kl", 0.5, math.nan, math.nan, 1, 1, 1, 0), strict=True))
-    write_csv([point], old)
-    for estimate, agrees in [(0.5 + 1e-5, True), (0.5 + 1e-3, False), (math.nan, False)]:
-        write_csv([{**point, "estimate": estimate}], new)
-        assert (compare(old, new) == []) == agrees
 
 
 def test_terminal_table_fits_into_120_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

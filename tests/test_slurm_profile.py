@@ -31,10 +31,12 @@ def test_every_rule_that_runs_as_a_job_has_a_class() -> None:
         assert {"slurm_partition", "runtime", "mem_mb"} <= resources.keys(), name
 
 
-def test_groups_are_of_rules_on_cpus() -> None:
-    """Snakemake sums what the members of a group ask for: several GPUs for a job that would use one."""
+def test_members_of_a_group_have_their_turns() -> None:
+    """They run one after the other; without turns the group's time limit would be that of one of them."""
     profile = yaml.safe_load(FILE.read_text())
-    assert not profile["groups"].keys() & ON_GPU
+    assert all(profile["set-resources"][rule]["turn"] == 1 for rule in profile["groups"])
+    assert profile["resources"] == {"turn": 1}
+    assert profile["set-resource-scopes"] == {"turn": "local"}
     assert set(profile["groups"].values()) == profile["group-components"].keys()
 
 

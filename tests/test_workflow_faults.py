@@ -48,8 +48,10 @@ def test_a_damaged_artefact_is_named_before_use_and_rebuilt_once_deleted(
     prior = folder(checkout, "train/prior")
     weights, before = prior / "model.safetensors", (prior / "model.safetensors").read_bytes()
     damage(weights)
-    shutil.rmtree(folder(checkout, "train/dpo-seed0"))
-    refused = snakemake(checkout, "smoke")
+    policy = folder(checkout, "train/dpo-seed0")
+    again = ("--forcerun", f"{policy.relative_to(checkout)}/provenance.json", "--", "smoke")
+    shutil.rmtree(policy)
+    refused = snakemake(checkout, *again)
     assert refused.returncode != 0
     sentence = (
         f"{weights.relative_to(checkout)}: its content is not what provenance.json says; delete {prior.relative_to(checkout)}"
@@ -59,7 +61,7 @@ def test_a_damaged_artefact_is_named_before_use_and_rebuilt_once_deleted(
     shutil.rmtree(prior)
     tables = (checkout / "results/smoke/v1/table.csv").read_bytes()
     unchanged = {path: path.stat().st_ino for path in checkout.glob("artefacts/*/*/*.parquet")}
-    mended = snakemake(checkout, "smoke")
+    mended = snakemake(checkout, *again)
     assert mended.returncode == 0, mended.stdout[-3000:] + mended.stderr[-3000:]
     assert weights.read_bytes() == before
     assert (checkout / "results/smoke/v1/table.csv").read_bytes() == tables
@@ -74,7 +76,7 @@ def test_half_an_output_is_made_again(checkout: Path) -> None:
     half = folder(checkout, "evaluate/dpo")
     (half / "provenance.json").unlink()
     truncate(half / "metrics.parquet")
-    done = snakemake(checkout, "smoke")
+    done = snakemake(checkout, f"{half.relative_to(checkout)}/provenance.json")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (half / "provenance.json").is_file()
     assert planned(checkout) == set()

@@ -25,9 +25,9 @@ from filelock import FileLock, Timeout
 
 from prefdist import __version__
 from prefdist.errors import UserError
+from prefdist.paths import TIMINGS
 
 PROVENANCE = "provenance.json"
-_RECORD = ".provenance.json"  # the same again, which is no output of a rule
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pyarrow", "snakemake")
 
 
@@ -66,7 +66,6 @@ def make(
                 "wall_seconds": round(time.time() - started, 3),
                 "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             }
-            _write_json(temporary / _RECORD, record)
             _write_json(temporary / PROVENANCE, record)
             if out.exists():
                 shutil.rmtree(out)
@@ -92,14 +91,7 @@ def _sole_maker(out: Path) -> Iterator[None]:
 
 
 def _is_made(out: Path, identity: dict[str, Any], sources: dict[str, str]) -> bool:
-    """Whether an intact artefact of this identity, made from inputs of this content, is in place.
-
-    Snakemake deletes a job's outputs before it starts it, and so the provenance of what an earlier job has made meanwhile: then
-    it is put back.
-    """
-    if (out / _RECORD).is_file() and not (out / PROVENANCE).exists():
-        shutil.copyfile(out / _RECORD, out / f"{_RECORD}.tmp")
-        os.replace(out / f"{_RECORD}.tmp", out / PROVENANCE)
+    """Whether an intact artefact of this identity, made from inputs of this content, is in place."""
     try:
         verify(out)
     except UserError:
@@ -145,20 +137,6 @@ def _is_of_a_full_disk(error: BaseException | None) -> bool:
     return False
 
 
-def publish(artefact: Path, folder: Path, marker: str) -> None:
-    """Put a copy of an artefact in place of `folder`, with an empty file `marker` in it."""
-    verify(artefact)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        shutil.copytree(artefact, temporary, ignore=shutil.ignore_patterns(".snakemake*", _RECORD))
-        (temporary / marker).touch()
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def verify(path: Path) -> str:
     """The digest of an artefact's content. UserError names the file that is missing or differs from the provenance."""
     record = provenance(path)
@@ -186,8 +164,9 @@ def provenance(path: Path) -> dict[str, Any]:
 
 
 def content_digest(record: dict[str, Any]) -> str:
-    """12 hex digits over the digests of all files."""
-    return hashlib.sha256(json.dumps(record["outputs"], sort_keys=True).encode()).hexdigest()[:12]
+    """12 hex digits over the digests of all files but timings."""
+    content = {name: digest for name, digest in record["outputs"].items() if name != TIMINGS}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def environment() -> dict[str, Any]:

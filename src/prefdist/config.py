@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from prefdist.errors import UserError
 from prefdist.paths import check_model_folder
 
+VERSION = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Of tables; a + marks what is no release, but one checkout's."""
+
 
 class Strict(BaseModel):
     """Unknown keys are refused."""
@@ -113,7 +116,7 @@ class Suite(Strict):
 
     kind: Literal["testbed"] = "testbed"
     suite: str
-    version: str = Field(description="names the folder of the tables: results/<suite>/<version>")
+    version: str = Field(pattern=VERSION, description="names the folder of the tables: results/<suite>/<version>")
     seeds: list[int] = Field(min_length=1)
     text: Text
     architecture: dict[str, Any] = Field(description="model_type and the keys of its transformers config")
@@ -161,7 +164,7 @@ class ExactSuite(Strict):
 
     kind: Literal["exact"]
     suite: str
-    version: str
+    version: str = Field(pattern=VERSION)
     worlds: int = Field(default=5, gt=0, description="random worlds, seeds 0 … worlds−1")
     contexts: int = Field(default=10, gt=0, description="contexts of a table")
     actions: int = Field(default=10, gt=1, description="actions of a table")

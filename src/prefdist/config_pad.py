@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from prefdist.config import Optimisation, Strict
+from prefdist.config import VERSION, Optimisation, Strict
 from prefdist.errors import UserError
 from prefdist.paths import check_model_folder
 
@@ -188,7 +188,7 @@ class PadSuite(Strict):
 
     kind: Literal["pad"]
     suite: str
-    version: str
+    version: str = Field(pattern=VERSION)
     seeds: list[int] = Field(min_length=1)
     world: str | None = Field(None, description="testbed suite that lends text, π₀ and the known preferences of π*")
     prompts: HubPrompts | None = None

@@ -18,7 +18,13 @@ SUITES = Path("workflow/suites")
 ARTEFACTS = Path("artefacts")
 SCRATCH = Path("scratch")
 RESULTS = Path("results")
+LATEST = RESULTS / "latest"
+DATA = Path("data")
+PLAN = DATA / "plan.json"
 LOGS = Path("logs")
+
+TIMINGS = "timings.json"
+"""Seconds of the steps that made an artefact: verified as any file, but no part of its content, which they do not change."""
 
 
 def check_model_folder(folder: Path) -> None:

@@ -87,6 +87,7 @@ class Job:
     account: str
     state: str
     comment: str
+    limit: str
     elapsed: str
     resources: dict[str, str]
 
@@ -157,16 +158,16 @@ class SlurmCluster:
 
     def jobs(self, folder: Path) -> list[Job]:
         """Accounting of all jobs submitted from a folder, once none of them is left in the queue and all rows are written."""
-        fields = "JobID,JobName,Partition,Account,State,Comment,Elapsed,ReqTRES,AllocTRES,WorkDir"
+        fields = "JobID,JobName,Partition,Account,State,Comment,Timelimit,Elapsed,ReqTRES,AllocTRES,WorkDir"
         rows: list[list[str]] = []
 
         def settled() -> bool:
-            lines = self.ask("sacct", "-X", "-n", "-P", f"--format={fields}").splitlines()
+            lines = self.ask("sacct", "-X", "-n", "-P", "--noconvert", f"--format={fields}").splitlines()
             rows[:] = [row for row in (line.split("|") for line in lines) if row[-1] == str(folder)]
             return bool(rows) and not any(row[4] in ("PENDING", "RUNNING", "COMPLETING") for row in rows)
 
         self._wait("accounting of finished jobs", settled)
-        return [Job(*row[:7], resources=dict(item.split("=") for item in (row[8] or row[7]).split(","))) for row in rows]
+        return [Job(*row[:8], resources=dict(item.split("=") for item in (row[9] or row[8]).split(","))) for row in rows]
 
     def _start(self) -> None:
         namespaces = ["--mount", "--uts", "--net", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]

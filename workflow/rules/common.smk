@@ -8,7 +8,9 @@ from snakemake.settings.types import DeploymentMethod
 from prefdist import containers, restart
 from prefdist.suites import load_suite
 from prefdist.errors import UserError
+from prefdist.exports.sources import tables
 from prefdist.plan import plan
+from prefdist.results.marker import discard_if_stale
 
 # Snakemakes that run single jobs are part of the one that is alive already.
 ALONE = workflow.is_main_process and restart.claim(Path.cwd())
@@ -24,6 +26,9 @@ except UserError as error:
 ABLATIONS = {(name, ablation): of for name, made in PLANS.items() for ablation, of in made.ablations.items()}
 ARTEFACTS = {path: artefact for made in PLANS.values() for path, artefact in made.artefacts.items()}
 SUITE_OF = {path: name for name, made in PLANS.items() for path in made.artefacts}
+
+for _made in (*PLANS.values(), *ABLATIONS.values()):
+    discard_if_stale(Path.cwd(), _made.published)
 
 
 def finals(suite):

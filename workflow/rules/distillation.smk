@@ -89,12 +89,12 @@ rule publish_ablation:
     input:
         lambda wildcards: f"{ABLATIONS[wildcards.suite, wildcards.ablation].final.path}/provenance.json",
     output:
-        touch("results/{suite,[^/]+}/{version,[^/]+}-ablations/{ablation,[^/]+}/.published-{digest}"),
+        "artefacts/published/{suite,[^/]+}/{version,[^/]+}-ablations/{ablation,[^/]+}-{digest,[0-9a-f]+}.json",
     log:
         "logs/publish/{suite}-{version}-{ablation}-{digest}.log",
     localrule: True
     shell:
-        "prefdist publish {wildcards.suite} --ablation {wildcards.ablation} 2> {log}"
+        "prefdist publish {wildcards.suite} --ablation {wildcards.ablation} 2>&1 | tee {log}"
 
 
 for _suite, _ablation in ABLATIONS:

@@ -42,9 +42,9 @@ rule publish:
     input:
         lambda wildcards: f"{PLANS[wildcards.suite].final.path}/provenance.json",
     output:
-        touch("results/{suite,[^/]+}/{version,[^/]+}/.published-{digest}"),
+        "artefacts/published/{suite,[^/]+}/{version,[^/]+}-{digest,[0-9a-f]+}.json",
     log:
         "logs/publish/{suite}-{version}-{digest}.log",
     localrule: True
     shell:
-        "prefdist publish {wildcards.suite} 2> {log}"
+        "prefdist publish {wildcards.suite} 2>&1 | tee {log}"

@@ -16,7 +16,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     make.add_argument("--suite", required=True)
     make.set_defaults(call=_make)
 
-    copy = commands.add_parser("publish", help="copy a suite's finished tables and figures to results/<suite>/<version>")
+    copy = commands.add_parser("publish", help="put a suite's finished tables into results/<suite>/<version>, once")
     copy.add_argument("suite")
     copy.add_argument("--ablation", help="one ablation's, to results/<suite>/<version>-ablations/<ablation>")
     copy.set_defaults(call=_publish)
@@ -54,15 +54,17 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    from prefdist.artefacts import publish
     from prefdist.paths import project_root
     from prefdist.plan import plan
+    from prefdist.results.publish import publish
     from prefdist.suites import load_suite
 
     root = project_root()
     made = plan(load_suite(options.suite, root), root)
-    made = made.ablations[options.ablation] if options.ablation else made
-    publish(root / made.final.path, root / made.results, made.published.name)
+    if options.ablation and options.ablation not in made.ablations:
+        known = ", ".join(made.ablations) or "none"
+        raise UserError(f"--ablation {options.ablation}: not an ablation of suite {options.suite}; its ablations are: {known}")
+    print(publish(made.ablations[options.ablation] if options.ablation else made, root))
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -72,18 +74,22 @@ def _demo(options: argparse.Namespace) -> int:
 
     root = project_root()
     suite = load_suite(options.suite, root)
-    folder = root / plan(suite, root).results
+    made = plan(suite, root)
     base = [sys.executable, "-m", "snakemake", "--cores", str(options.cores)]
     done = subprocess.run([*base, "--rerun-incomplete", "--", options.suite], cwd=root, check=False)
     if done.returncode:
         print("prefdist: the run stopped; the logs are in logs/, and the same command goes on from here", file=sys.stderr)
         return done.returncode
     from prefdist.results.metrics import TERMINAL
+    from prefdist.results.publish import publish
     from prefdist.results.tables import present, print_table, read_csv
 
-    subprocess.run([*base[:3], "--report", str(folder / "report.html"), "--quiet", "--", options.suite], cwd=root, check=True)
+    folder = publish(made, root)
+    report = made.published.with_name("report.html")
+    subprocess.run([*base[:3], "--report", str(report), "--quiet", "--", options.suite], cwd=root, check=True)
     if suite.kind in TERMINAL:
-        print_table(folder / "table.csv", present(TERMINAL[suite.kind], read_csv(folder / "table.csv")))
-        print(f"table:  {folder.relative_to(root) / 'table.md'}")
-    print(f"report: {folder.relative_to(root) / 'report.html'}")
+        table = root / folder / "table.csv"
+        print_table(table, present(TERMINAL[suite.kind], read_csv(table)))
+        print(f"table:  {folder / 'table.md'}")
+    print(f"report: {report}")
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdist.code import code_digest
-from prefdist.paths import ARTEFACTS
+from prefdist.paths import ARTEFACTS, RESULTS
 
 STAGES = {
     "text": "prefdist.data.stage",
@@ -82,8 +82,9 @@ class Plan:
 
     @property
     def published(self) -> Path:
-        """Marks that the final artefact lies in `results`. Not in git: a fresh clone has results, but has run nothing."""
-        return self.results / f".published-{self.final.digest}"
+        """Marks that the final artefact's tables were published, and where. Not in git: a fresh clone has run nothing."""
+        folder = ARTEFACTS / "published" / self.results.parent.relative_to(RESULTS)
+        return folder / f"{self.results.name}-{self.final.digest}.json"
 
     def of_stage(self, stage: str) -> list[Artefact]:
         return [artefact for artefact in self.artefacts.values() if artefact.stage == stage]

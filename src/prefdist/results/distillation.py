@@ -1,23 +1,23 @@
 """The stage `pad_results`: tables, figures, costs and the manifest of a suite of preference distillation."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from prefdist.artefacts import provenance
 from prefdist.data import tables
-from prefdist.evaluation.statistics import ReliabilityBins, reliability_bins
+from prefdist.evaluation.statistics import ReliabilityBins
+from prefdist.paths import TIMINGS
 from prefdist.results import figures_distillation
 from prefdist.results.ablation import metric_rows
+from prefdist.results.from_rows import reliability, teacher_name, write_distillation
 from prefdist.results.manifest import write_manifest
-from prefdist.results.metrics import ANSWERS, STUDENT, TEACHER
-from prefdist.results.tables import Cell, main_table, present, write_csv, write_markdown
+from prefdist.results.tables import Cell, read_csv
 
-RESAMPLES = 500
 FLAT = 0.98
 """Entropy of a teacher's law of rankings over ln n!, above which it says next to nothing (PAD's sign of failure)."""
 
@@ -26,36 +26,26 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     """Everything that results/<suite>/<version> holds."""
     rows = metric_rows({name: inputs[f"student/{name}"] for name in spec["runs"]})
     tables.write_table(out / "metrics.parquet", rows, tables.METRICS)
-    metrics = present(STUDENT, rows)
-    cells = main_table(rows, spec["runs"], metrics)
-    write_csv(cells, out / "table.csv")
-    write_markdown(cells, metrics, out / "table.md")
-    _write_teachers(spec, inputs, out)
+    _add_teachers(spec, inputs, out)
+    cells = write_distillation(spec, out, out)
+    for student, teacher in spec["pairs"]:
+        _warn_if_flat(teacher, read_csv(out / f"{teacher_name(student, teacher)}.csv"))
     _write_costs(spec, inputs, out / "cost.csv")
     figures_distillation.panels(cells, out / "overview", title="All runs: estimates with 95 % intervals")
     write_manifest(spec, inputs, out / "manifest.json")
 
 
-def _write_teachers(spec: dict[str, Any], inputs: dict[str, Path], out: Path) -> None:
-    """One table and reliability diagram a pair of student and teacher: the candidates are the student's."""
+def _add_teachers(spec: dict[str, Any], inputs: dict[str, Path], out: Path) -> None:
+    """Rows and reliability diagram of each pair of student and teacher, and how its questions were answered."""
     biases = {}
     for student, teacher in spec["pairs"]:
-        folder = inputs[f"teacher/{teacher}/{student}"]
-        rows = tables.read_table(folder / "metrics.parquet", tables.METRICS)
-        metrics, name = present(TEACHER, rows), f"teacher-{teacher}-{student}"
-        cells = main_table(rows, list(dict.fromkeys(row["run"] for row in rows)), metrics)
-        write_csv(cells, out / f"{name}.csv")
-        write_markdown(cells, metrics, out / f"{name}.md")
-        _warn_if_flat(teacher, cells)
-        answers = tables.read_table(folder / "answers.parquet", tables.METRICS)
-        if answers:
-            splits = list(dict.fromkeys(row["run"] for row in answers))
-            write_markdown(main_table(answers, splits, ANSWERS), ANSWERS, out / f"{name}-answers.md")
+        folder, name = inputs[f"teacher/{teacher}/{student}"], teacher_name(student, teacher)
+        for kind in ("metrics", "answers", "pairs"):
+            shutil.copyfile(folder / f"{kind}.parquet", out / f"{name}-{kind}.parquet")
         biases[f"{teacher}/{student}"] = json.loads((folder / "questions.json").read_text())
         pairs = tables.read_table(folder / "pairs.parquet", tables.TEACHER_PAIRS)
         if pairs:
             figures_distillation.reliabilities(_bins(pairs), out / f"{name}-reliability")
-            _write_calibration(pairs, out / f"{name}-calibration.md")
     _write_questions(biases, out / "questions.md")
 
 
@@ -64,29 +54,6 @@ def _warn_if_flat(teacher: str, cells: list[Cell]) -> None:
         if cell["metric"] == "entropy" and cell["estimate"] > FLAT:
             share = f"{100 * cell['estimate']:.1f} % of the most that is possible"
             print(f"warning: teacher {teacher}, reward {cell['run']}: its rankings have {share}: nearly flat", file=sys.stderr)
-
-
-def _write_calibration(pairs: list[dict[str, Any]], file: Path) -> None:
-    """Expected calibration error of each reward, with a 95 % bootstrap interval over prompts."""
-    lines = [
-        "Expected calibration error of 10 bins, both orientations of each pair; 95 % interval: bootstrap over prompts.",
-        "",
-    ]
-    lines += ["| reward | ECE ↓ | pairs | prompts |", "| --- | ---: | ---: | ---: |"]
-    for reward in dict.fromkeys(pair["reward"] for pair in pairs):
-        by_prompt: dict[str, list[dict[str, Any]]] = {}
-        for pair in pairs:
-            if pair["reward"] == reward:
-                by_prompt.setdefault(pair["prompt_id"], []).append(pair)
-        groups = list(by_prompt.values())
-        generator = np.random.default_rng(0)
-        drawn = [generator.integers(len(groups), size=len(groups)) for _ in range(RESAMPLES)]
-        errors = [_reliability([pair for i in chosen for pair in groups[i]]).ece for chosen in drawn]
-        low, high = np.quantile(errors, [0.025, 0.975])
-        found = _reliability([pair for group in groups for pair in group])
-        counts = f"{sum(map(len, groups))} | {len(groups)}"
-        lines.append(f"| {reward} | {found.ece:.3f} [{low:.3f}, {high:.3f}] | {counts} |")
-    file.write_text("\n".join(lines) + "\n")
 
 
 def _write_questions(biases: dict[str, dict[str, Any]], file: Path) -> None:
@@ -109,14 +76,7 @@ def _write_questions(biases: dict[str, dict[str, Any]], file: Path) -> None:
 def _bins(pairs: list[dict[str, Any]]) -> dict[str, ReliabilityBins]:
     """Reliability of each reward."""
     rewards = dict.fromkeys(pair["reward"] for pair in pairs)
-    return {reward: _reliability([pair for pair in pairs if pair["reward"] == reward]) for reward in rewards}
-
-
-def _reliability(pairs: list[dict[str, Any]]) -> ReliabilityBins:
-    """Both orientations of every pair, so that the naming of the pair does not matter."""
-    p = np.array([pair["p_model"] for pair in pairs])
-    hit = np.array([float(pair["first_wins"]) for pair in pairs])
-    return reliability_bins(np.concatenate([p, 1 - p]), np.concatenate([hit, 1 - hit]), bins=10)
+    return {reward: reliability([pair for pair in pairs if pair["reward"] == reward]) for reward in rewards}
 
 
 def _write_costs(spec: dict[str, Any], inputs: dict[str, Path], file: Path) -> None:
@@ -129,9 +89,10 @@ def _write_costs(spec: dict[str, Any], inputs: dict[str, Path], file: Path) -> N
         for seed in spec["seeds"]:
             parts = range(sum(role.startswith(f"policy/{run}/{seed}/") for role in inputs))
             counts = [_count(inputs, f"{role}/{run}/{seed}", parts) for role in _DRAWN_OR_SCORED]
-            logs = [json.loads(line) for i in parts for line in _log(inputs[f"policy/{run}/{seed}/{i}"])]
-            tokens, seconds = (sum(row[column] for row in logs) for column in ("tokens", "seconds"))
-            lines.append(",".join(map(str, [run, seed, *counts, len(logs), round(tokens), round(seconds, 1)])))
+            folders = [inputs[f"policy/{run}/{seed}/{i}"] for i in parts]
+            tokens = [json.loads(line)["tokens"] for folder in folders for line in _log(folder)]
+            seconds = sum(sum(json.loads((folder / TIMINGS).read_text())) for folder in folders)
+            lines.append(",".join(map(str, [run, seed, *counts, len(tokens), round(sum(tokens)), round(seconds, 1)])))
     file.write_text("\n".join(lines) + "\n")
 
 

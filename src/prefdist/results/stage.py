@@ -7,26 +7,20 @@ from typing import Any
 from prefdist.artefacts import provenance
 from prefdist.data import tables
 from prefdist.evaluation.statistics import reliability_bins
+from prefdist.paths import TIMINGS
 from prefdist.results import figures
+from prefdist.results.from_rows import write_policies
 from prefdist.results.manifest import write_manifest
-from prefdist.results.metrics import POLICY, REWARD_MODEL
-from prefdist.results.tables import main_table, write_csv, write_markdown
 
 SHOWN_PROMPTS = 6
 
 
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
     """Everything that results/<suite>/<version> holds."""
-    runs = spec["runs"]
-    rows = [row for name in runs for row in _metrics(inputs[f"evaluation/{name}"])]
+    rows = [row for name in spec["runs"] for row in _metrics(inputs[f"evaluation/{name}"])]
     calibration = _metrics(inputs["calibration"])
     tables.write_table(out / "metrics.parquet", rows + calibration, tables.METRICS)
-    cells = main_table(rows, runs, POLICY)
-    write_csv(cells, out / "table.csv")
-    write_markdown(cells, POLICY, out / "table.md")
-    reward_cells = main_table(calibration, ["reward_model"], REWARD_MODEL)
-    write_csv(reward_cells, out / "reward_model.csv")
-    write_markdown(reward_cells, REWARD_MODEL, out / "reward_model.md")
+    cells = write_policies(spec, out, out)
     _write_costs(spec, inputs, out)
     _write_samples(spec, inputs, out / "samples.md")
     (out / "data_card.md").write_text((inputs["text"] / "card.md").read_text())
@@ -79,7 +73,7 @@ def _write_costs(spec: dict[str, Any], inputs: dict[str, Path], out: Path) -> No
         folder = inputs[f"policy/{name}/{seed}"]
         record, log = provenance(folder), _log(folder)
         examples = len(log) * record["spec"]["optimisation"]["batch_size"]
-        tokens, seconds = (sum(row[column] for row in log) for column in ("tokens", "seconds"))
+        tokens, seconds = sum(row["tokens"] for row in log), sum(json.loads((folder / TIMINGS).read_text()))
         memory = record["peak_memory_mib"]
         lines.append(f"{name},{seed},{len(log)},{examples},{tokens:.0f},{seconds:.1f},{memory}")
     (out / "cost.csv").write_text("\n".join(lines) + "\n")

@@ -1,7 +1,7 @@
 """The main table of a suite: from metric rows to estimates with intervals, to CSV, Markdown and the terminal.
 
-The CSV is the committed result: long, one line per (run, metric), and `compare` tells whether a new one agrees with it.
-Left out: what the metrics mean, figures (`figures.py`), differences between runs (`statistics.paired_bootstrap`).
+The CSV is the committed result: long, one line per (run, metric). Left out: what the metrics mean, figures (`figures.py`),
+differences between runs (`statistics.paired_bootstrap`) and between tables (`differences.py`).
 """
 
 import csv
@@ -21,7 +21,6 @@ COLUMNS = ("run", "metric", "estimate", "low", "high", "n_prompts", "n_seeds", "
 Cell = dict[str, Any]
 
 _NUMBERS, _COUNTS = COLUMNS[2:5], COLUMNS[5:]
-_POINT_TOLERANCE = 1e-4  # relative: a cell without interval is exact maths, up to rounding in CSV and other hardware
 _ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
 _TERMINAL_WIDTH, _TERMINAL_METRICS = 120, 6
 _CAPTION = (
@@ -80,21 +79,25 @@ def write_csv(cells: Sequence[Cell], path: Path) -> None:
 
 
 def read_csv(path: Path) -> list[Cell]:
-    """Cells of a file that `write_csv` wrote. UserError if it is absent or has other columns."""
+    """Cells of a file that `write_csv` wrote. UserError if it is absent, cut off or has other columns."""
     if not path.is_file():
         raise UserError(f"{path}: no such table")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise UserError(f"{path}: its columns are {reader.fieldnames}, expected {list(COLUMNS)}")
+        rows = list(reader)
+    try:
         return [
             {
                 **row,
                 **{name: float(row[name]) if row[name] else math.nan for name in _NUMBERS},
                 **{name: int(row[name]) for name in _COUNTS},
             }
-            for row in reader
+            for row in rows
         ]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: it was cut off or edited; a row has no number where one belongs") from error
 
 
 def write_markdown(cells: Sequence[Cell], metrics: Sequence[MetricSpec], path: Path) -> None:
@@ -134,25 +137,6 @@ def print_table(path: Path, metrics: Sequence[MetricSpec]) -> None:
         table.add_row(run, *texts, counts)
     # Without a terminal rich assumes 80 columns, which would break numbers in a log.
     Console(width=None if sys.stdout.isatty() else _TERMINAL_WIDTH, highlight=False).print(table)
-
-
-def compare(committed_csv: Path, new_csv: Path) -> list[str]:
-    """Sentences on the cells of two tables that disagree: intervals that do not overlap, or a cell in one table only.
-
-    Empty if the new table reproduces the committed one. Overlap of two 95 % intervals is a lenient test, right for CI:
-    it asks whether the result is the same, not whether a difference is significant.
-    """
-    committed, new = ({(c["run"], c["metric"]): c for c in read_csv(path)} for path in (committed_csv, new_csv))
-    problems = []
-    for key in [*committed, *(key for key in new if key not in committed)]:
-        name = " / ".join(key)
-        if key not in new:
-            problems.append(f"{name}: in {committed_csv} but not in {new_csv}")
-        elif key not in committed:
-            problems.append(f"{name}: in {new_csv} but not in {committed_csv}")
-        elif not _overlap(committed[key], new[key]):
-            problems.append(f"{name}: committed {_plain(committed[key])}, new {_plain(new[key])}")
-    return problems
 
 
 def _cell(run: str, spec: MetricSpec, rows: list[MetricRow]) -> Cell:
@@ -214,21 +198,3 @@ def _with_half_width(cell: Cell, spec: MetricSpec) -> str:
     if math.isnan(cell["low"]):
         return _value(cell, spec)
     return f"{_value(cell, spec)} ± {_number((cell['high'] - cell['low']) / 2, spec)}"
-
-
-def _overlap(a: Cell, b: Cell) -> bool:
-    if math.isnan(a["estimate"]) or math.isnan(b["estimate"]):
-        return math.isnan(a["estimate"]) and math.isnan(b["estimate"])
-    (a_low, a_high), (b_low, b_high) = _ends(a), _ends(b)
-    slack = _POINT_TOLERANCE * max(abs(a["estimate"]), abs(b["estimate"]))
-    return bool(a_low <= b_high + slack and b_low <= a_high + slack)
-
-
-def _ends(cell: Cell) -> tuple[float, float]:
-    point = math.isnan(cell["low"])
-    return (cell["estimate"], cell["estimate"]) if point else (cell["low"], cell["high"])
-
-
-def _plain(cell: Cell) -> str:
-    low, high = _ends(cell)
-    return f"{cell['estimate']:.6g} [{low:.6g}, {high:.6g}]"

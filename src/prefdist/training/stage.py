@@ -14,6 +14,7 @@ from prefdist.data import tables
 from prefdist.errors import UserError
 from prefdist.models import add_lora, fold_temperature, load_policy, load_scorer, new_policy, save
 from prefdist.objectives.registry import Objective, load
+from prefdist.paths import TIMINGS
 from prefdist.scoring.sequences import response_logps
 from prefdist.tokens import TextCodec, same_tokenizer
 from prefdist.training import examples, identity
@@ -57,6 +58,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
         if spec.get("temperature", 1.0) != 1.0:
             fold_temperature(learner.policy, spec["temperature"])
         save(learner.policy if learner.scorer is None else learner.scorer.model, out, codec)
+        (out / TIMINGS).write_text(json.dumps([row.pop("seconds") for row in log]) + "\n")
         (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
         shutil.rmtree(scratch, ignore_errors=True)
     accelerator.end_training()

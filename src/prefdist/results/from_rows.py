@@ -1,0 +1,116 @@
+"""The tables of a folder of results, from the metric rows that lie beside them.
+
+The stages write them with these functions, and `prefdist results verify` writes them again. Left out: what has no rows
+(costs, samples, what questions were answered, exact worlds) and figures.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefdist.data import tables
+from prefdist.evaluation.statistics import ReliabilityBins, reliability_bins
+from prefdist.results.metrics import ANSWERS, POLICY, REWARD_MODEL, STUDENT, TEACHER
+from prefdist.results.tables import Cell, main_table, present, write_csv, write_markdown
+
+RESAMPLES = 500
+
+
+def write_policies(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
+    """Of a testbed suite: policies and reward models. Returns the policies' cells."""
+    measured = tables.read_table(rows / "metrics.parquet", tables.METRICS)
+    reward_cells = main_table(measured, ["reward_model"], REWARD_MODEL)
+    write_csv(reward_cells, out / "reward_model.csv")
+    write_markdown(reward_cells, REWARD_MODEL, out / "reward_model.md")
+    cells = main_table(measured, spec["runs"], POLICY)
+    write_csv(cells, out / "table.csv")
+    write_markdown(cells, POLICY, out / "table.md")
+    return cells
+
+
+def write_ablation(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
+    """A row of the table is a value of what differs. Two values may share a run: the one that other ablations vary."""
+    measured = tables.read_table(rows / "metrics.parquet", tables.METRICS)
+    named = [{**row, "run": value} for value, run in spec["runs"].items() for row in measured if row["run"] == run]
+    return _write_students(named, list(spec["runs"]), out)
+
+
+def write_distillation(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
+    """Of a suite of preference distillation: students, and each teacher whose rows are there. Returns the students' cells."""
+    for student, teacher in spec["pairs"]:
+        if (rows / f"{teacher_name(student, teacher)}-metrics.parquet").is_file():
+            write_teacher(teacher_name(student, teacher), rows, out)
+    return _write_students(tables.read_table(rows / "metrics.parquet", tables.METRICS), spec["runs"], out)
+
+
+WRITERS: dict[str, Callable[[dict[str, Any], Path, Path], list[Cell]]] = {
+    "results": write_policies,
+    "ablation": write_ablation,
+    "pad_results": write_distillation,
+}
+"""Stage -> what writes its tables: (spec, folder of the rows, folder of the tables)."""
+
+
+def teacher_name(student: str, teacher: str) -> str:
+    """What the files of a pair begin with: the candidates are the student's."""
+    return f"teacher-{teacher}-{student}"
+
+
+def write_teacher(name: str, rows: Path, out: Path) -> list[Cell]:
+    """What a teacher's preferences are worth, its answers, and its calibration."""
+    measured = tables.read_table(rows / f"{name}-metrics.parquet", tables.METRICS)
+    metrics = present(TEACHER, measured)
+    cells = main_table(measured, _runs(measured), metrics)
+    write_csv(cells, out / f"{name}.csv")
+    write_markdown(cells, metrics, out / f"{name}.md")
+    answers = tables.read_table(rows / f"{name}-answers.parquet", tables.METRICS)
+    if answers:
+        write_markdown(main_table(answers, _runs(answers), ANSWERS), ANSWERS, out / f"{name}-answers.md")
+    pairs = tables.read_table(rows / f"{name}-pairs.parquet", tables.TEACHER_PAIRS)
+    if pairs:
+        _write_calibration(pairs, out / f"{name}-calibration.md")
+    return cells
+
+
+def reliability(pairs: list[dict[str, Any]]) -> ReliabilityBins:
+    """Of rows of TEACHER_PAIRS: both orientations of every pair, so that the naming of the pair does not matter."""
+    p = np.array([pair["p_model"] for pair in pairs])
+    hit = np.array([float(pair["first_wins"]) for pair in pairs])
+    return reliability_bins(np.concatenate([p, 1 - p]), np.concatenate([hit, 1 - hit]), bins=10)
+
+
+def _write_students(rows: list[dict[str, Any]], runs: list[str], out: Path) -> list[Cell]:
+    metrics = present(STUDENT, rows)
+    cells = main_table(rows, runs, metrics)
+    write_csv(cells, out / "table.csv")
+    write_markdown(cells, metrics, out / "table.md")
+    return cells
+
+
+def _runs(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["run"] for row in rows))
+
+
+def _write_calibration(pairs: list[dict[str, Any]], file: Path) -> None:
+    """Expected calibration error of each reward, with a 95 % bootstrap interval over prompts."""
+    lines = [
+        "Expected calibration error of 10 bins, both orientations of each pair; 95 % interval: bootstrap over prompts.",
+        "",
+    ]
+    lines += ["| reward | ECE ↓ | pairs | prompts |", "| --- | ---: | ---: | ---: |"]
+    for reward in dict.fromkeys(pair["reward"] for pair in pairs):
+        by_prompt: dict[str, list[dict[str, Any]]] = {}
+        for pair in pairs:
+            if pair["reward"] == reward:
+                by_prompt.setdefault(pair["prompt_id"], []).append(pair)
+        groups = list(by_prompt.values())
+        generator = np.random.default_rng(0)
+        drawn = [generator.integers(len(groups), size=len(groups)) for _ in range(RESAMPLES)]
+        errors = [reliability([pair for i in chosen for pair in groups[i]]).ece for chosen in drawn]
+        low, high = np.quantile(errors, [0.025, 0.975])
+        found = reliability([pair for group in groups for pair in group])
+        counts = f"{sum(map(len, groups))} | {len(groups)}"
+        lines.append(f"| {reward} | {found.ece:.3f} [{low:.3f}, {high:.3f}] | {counts} |")
+    file.write_text("\n".join(lines) + "\n")
