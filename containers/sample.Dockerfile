@@ -8,7 +8,7 @@ COPY containers/install.sh containers/environment.sh containers/prefdist /opt/pr
 COPY requirements/${LOCK} /opt/prefdist/recipe/
 RUN --mount=type=bind,source=build/wheels/sample,target=/mnt \
     basename "${LOCK}" .txt > /opt/prefdist/name \
-    && sh /opt/prefdist/recipe/install.sh "${LOCK}" git g++ libc6-dev
+    && sh /opt/prefdist/recipe/install.sh "${LOCK}" git g++ libc6-dev libnuma1
 USER 1000:1000
 ENTRYPOINT ["/bin/sh", "-c", ". /opt/prefdist/recipe/environment.sh && exec \"$@\"", "prefdist"]
 CMD ["prefdist", "--help"]

@@ -22,7 +22,7 @@ HOST_PACKAGES = {
     "newuidmap": "uidmap",
     "debootstrap": "debootstrap",
     "patchelf": "patchelf",
-    "dpkg": "dpkg",
+    "ip": "iproute2",
 }
 
 # Root in a sandbox may lack a capability that Apptainer asks for; in a user namespace it asks for none. A build wants the

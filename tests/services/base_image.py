@@ -3,24 +3,26 @@
 python tests/services/base_image.py FOLDER       # prints the folder, for `containers/build --base`
 """
 
+import hashlib
 import shutil
 import sys
 from pathlib import Path
 
 from services.apptainer import Unavailable, install, mirror, run
 
-PACKAGES = ("python3", "python3-venv", "ca-certificates", "git", "g++", "libc6-dev")
+PACKAGES = ("python3", "python3-venv", "ca-certificates", "git", "g++", "libc6-dev", "libnuma1")
+"""Python, and what containers/*.def would fetch if it were missing."""
 
 
 def base_image(folder: Path) -> Path:
-    """The folder with the system in it, made once."""
-    folder = folder.resolve()
+    """A folder below with the system in it, made once for each choice of packages."""
+    folder = folder.resolve() / hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:8]
     if folder.exists():
         return folder
     install({"debootstrap": "debootstrap"})
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     run(["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(temporary), mirror()])
     shutil.rmtree(temporary / "dev")  # device nodes cannot be copied in a user namespace
     (temporary / "dev").mkdir()
