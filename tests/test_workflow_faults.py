@@ -79,6 +79,8 @@ def test_half_an_output_is_made_again(checkout: Path) -> None:
     done = snakemake(checkout, f"{half.relative_to(checkout)}/provenance.json")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (half / "provenance.json").is_file()
+    rest = snakemake(checkout, "smoke")
+    assert rest.returncode == 0, rest.stdout[-3000:] + rest.stderr[-3000:]
     assert planned(checkout) == set()
 
 
@@ -96,6 +98,7 @@ def test_outputs_that_are_seen_late(patience: int, ends_well: bool, tmp_path: Pa
     """As on a network file system whose clients remember for some seconds what is not there."""
     checkout, programs = tmp_path / "checkout", tmp_path / "programs"
     programs.mkdir()
+    checkout.mkdir()
     copy(checkout)
     script = programs / "prefdist"
     script.write_text(LATE.format(real=shutil.which("prefdist"), seconds=6))
