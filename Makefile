@@ -18,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow slurm-test dvc-test oracle exact bench chaos lint format clean
+.PHONY: help setup demo test test-slow slurm-test dvc-test container-test sample-test images oracle exact bench chaos lint format clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,24 +43,34 @@ $(VENV)/.oracle: requirements/oracle.txt $(VENV)/.installed
 	@touch $@
 
 # Neither the demo nor a test may touch the hub.
-demo test test-slow slurm-test dvc-test oracle: export HF_HUB_OFFLINE := 1
+demo test test-slow slurm-test dvc-test container-test sample-test oracle: export HF_HUB_OFFLINE := 1
 # One thread for each of the JOBS test processes.
-test slurm-test: export OMP_NUM_THREADS := 1
+test slurm-test container-test sample-test: export OMP_NUM_THREADS := 1
 
 demo: setup ## the whole workflow on the embedded testbed: no GPU, no downloads
 	$(BIN)/prefdist demo
 
 test: setup ## the fast tests
-	$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu and not oracle and not slurm and not dvc"
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu and not oracle and not slurm and not dvc and not container and not sample"
 
 test-slow: setup ## the slow tests (no GPU)
-	$(BIN)/pytest -m "slow and not gpu and not slurm and not dvc"
+	$(BIN)/pytest -m "slow and not gpu and not slurm and not dvc and not container and not sample"
 
 slurm-test: setup ## bring up a real Slurm on loopback, run the smallest suite through it, kill things (root, Debian's packages)
 	$(BIN)/pytest -m slurm
 
 dvc-test: setup ## one ablation made, shared and changed through DVC; S3 and SSH servers, also ones that die
 	$(BIN)/pytest -m dvc --durations=0
+
+images: setup ## build the images of containers/ with Apptainer (BASE=image or folder)
+	$(BIN)/python containers/build train $(if $(BASE),--base $(BASE))
+	$(BIN)/python containers/build sample $(if $(BASE),--base $(BASE))
+
+container-test: setup ## build the image and run the smallest suite in it, through Slurm too (root, Debian's packages)
+	$(BIN)/pytest -m container
+
+sample-test: setup ## build the image with vLLM for CPUs and compare it with transformers
+	$(BIN)/pytest -m sample
 
 oracle: $(VENV)/.oracle ## compare with TRL, installing it first
 	$(BIN)/pytest -m oracle

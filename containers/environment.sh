@@ -2,7 +2,7 @@
 export PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LANG=C.UTF-8
 # No package of the host: neither from its variables nor from ~/.local.
-unset PYTHONPATH PYTHONHOME PYTHONSTARTUP
+export PYTHONPATH= PYTHONHOME= PYTHONSTARTUP= # empty is unset for Python; Apptainer gives back what is really unset
 export PYTHONNOUSERSITE=1
 # Nothing is asked of the network, unless the caller wants a model or data set of the hub.
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"

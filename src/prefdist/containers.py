@@ -7,6 +7,7 @@ their bytes. The image computes the same digest for itself while it is built.
 import hashlib
 import json
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ IMAGES = {"train": ("torch.txt", "lock.txt"), "sample": ("sample.txt",), "sample
 """Every image and the lock files in it, torch's first. `sample-cpu` is `sample` with a vLLM that needs no GPU."""
 VARIABLE = "PREFDIST_IMAGE"
 """Set in an image, to `<name>@<identity>`."""
+PYTHON = "PREFDIST_PYTHON"
+"""Set outside, to the version of the image's Python: the testbed's text is the library of the interpreter that makes it."""
 _SHARED = ("install.sh", "environment.sh", "prefdist")
 
 
@@ -45,16 +48,25 @@ def running() -> str | None:
     return os.environ.get(VARIABLE)
 
 
-def record(root: Path, image: str) -> dict[str, Any] | None:
-    """What containers/build wrote about an image that it built; None if it was not built here."""
-    file = root / FOLDER / f"{image}.json"
+def built(root: Path, image: str) -> dict[str, Any]:
+    """What containers/build wrote about an image. UserError if it was not built here, or not from the checkout's recipe."""
+    file = FOLDER / f"{image}.sif"
     try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise UserError(f"{file}: not a record of containers/build; build the image again: make images") from None
-    return content if isinstance(content, dict) else None
+        record = json.loads((root / file).with_suffix(".json").read_text())
+        size = (root / file).stat().st_size
+    except (FileNotFoundError, ValueError):
+        raise UserError(f"{file}: not built here; make images") from None
+    if record["identity"] != identity(root, image):
+        raise UserError(f"{file}: built from another definition or lock ({record['identity']}); make images")
+    if record["bytes"] != size:
+        raise UserError(f"{file}: not the file that containers/build made; make images")
+    return dict(record)
+
+
+def python_version() -> str:
+    """Of the interpreter that makes artefacts: this one, or outside an image the one that PREFDIST_PYTHON names."""
+    own = platform.python_version()
+    return own if running() else os.environ.get(PYTHON, own)
 
 
 def check_running(root: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from prefdist import containers
+from prefdist.errors import UserError
 
 PROFILE = Path("slurm/config.yaml")
 GIB = 2**30
@@ -126,17 +127,10 @@ def _image(*images: str) -> Check:
 
 
 def _built(root: Path, image: str) -> Finding:
-    file = containers.FOLDER / f"{image}.sif"
-    record = containers.record(root, image)
-    build = f"containers/build {image}"
-    if not (root / file).is_file() or record is None:
-        return Finding(False, f"{file}: not built here; {build}")
-    expected = containers.identity(root, image)
-    if record.get("identity") != expected:
-        return Finding(False, f"{file}: built from another definition or lock ({record.get('identity')}); {build}")
-    if (root / file).stat().st_size != record.get("bytes"):
-        return Finding(False, f"{file}: not the file that was built; {build}")
-    return Finding(True, f"{file}: {image}@{expected}")
+    try:
+        return Finding(True, f"{containers.FOLDER}/{image}.sif: {image}@{containers.built(root, image)['identity']}")
+    except UserError as error:
+        return Finding(False, str(error))
 
 
 def _git(root: Path) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from apptainer import Unavailable, install, mirror, run
+from services.apptainer import Unavailable, install, mirror, run
 
 PACKAGES = ("python3", "python3-venv", "ca-certificates", "git", "g++", "libc6-dev")
 

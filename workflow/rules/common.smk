@@ -1,9 +1,11 @@
 # What the rules share: the checked suites and their planned artefacts. Nothing starts unless every suite is valid.
+import os
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
-from prefdist import restart
+from prefdist import containers, restart
 from prefdist.suites import load_suite
 from prefdist.errors import UserError
 from prefdist.exports.sources import tables
@@ -14,6 +16,8 @@ from prefdist.results.marker import discard_if_stale
 ALONE = workflow.is_main_process and restart.claim(Path.cwd())
 
 try:
+    if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+        os.environ[containers.PYTHON] = containers.built(Path.cwd(), "train")["python"]
     SUITES = {file.stem: load_suite(file.stem, Path.cwd()) for file in sorted(Path("workflow/suites").glob("*.yaml"))}
     PLANS = {name: plan(suite) for name, suite in SUITES.items()}
 except UserError as error:

@@ -1,6 +1,7 @@
 """The artefacts of a suite with a known target, each made once."""
 
 from prefdist.config import ModelRun, Run, Suite
+from prefdist.containers import python_version
 from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.graph import Artefact
 from prefdist.plan.rows import read_row
@@ -10,11 +11,9 @@ class Testbed:
     """The artefacts of a suite with a known target, each made once."""
 
     def __init__(self, suite: Suite) -> None:
-        import platform
-
         self.suite = suite
         # The text is read from the interpreter, so another Python is another text.
-        interpreter = {"python": platform.python_version()}
+        interpreter = {"python": python_version()}
         self.text = Artefact("text", "stdlib", {**suite.text.model_dump(), **interpreter})
         self.prior = self._model("prior", suite.prior)
         self.target = self._model("target", suite.target)
