@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ TABLES = ("table.csv", "reward_model.csv")
 PROFILE = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
 IN_IMAGE = ["--sdm", *PROFILE["software-deployment-method"], "--apptainer-args", PROFILE["apptainer-args"]]
 CODE = "0.1.0+checkout"
+USER = 1000
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +179,23 @@ def test_another_lock_in_the_checkout_is_refused(image: Path, environment: dict[
     assert (outside.returncode, "no checkout here or above" in outside.stderr) == (2, True)
 
 
-def test_nothing_of_the_image_can_be_written_and_its_user_is_the_caller(
-    image: Path, environment: dict[str, str], tmp_path: Path
-) -> None:
-    done = inside(image, ["sh", "-c", "id -u; touch /opt/venv/x /opt/prefdist/x"], tmp_path, environment)
-    assert done.stdout.split() == [str(os.getuid())]
+def test_nothing_of_the_image_can_be_written(image: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    done = inside(image, ["sh", "-c", "touch /opt/venv/x /opt/prefdist/x"], tmp_path, environment)
     assert done.stderr.count("Read-only file system") == 2
+
+
+def test_it_runs_as_the_user_who_calls_it(image: Path, environment: dict[str, str]) -> None:
+    """--unsquash, since a user cannot mount the file where /dev/fuse is root's alone."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.chown(folder, USER, USER)
+        user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+        if subprocess.run([*user, "head", "-c1", image], cwd="/", capture_output=True, check=False).returncode:
+            pytest.skip("the checkout is in a folder that other users may not enter")
+        run = ["apptainer", "exec", "--unsquash", "--nv", "--no-home", "--bind", folder, "--pwd", folder, str(image)]
+        given = {**environment, "HOME": folder, "TMPDIR": folder, "APPTAINER_TMPDIR": folder}
+        asked = ["sh", "-c", "id -u; python -c 'import torch; torch.save(torch.ones(2), \"x\")'; stat -c %u x"]
+        done = subprocess.run([*user, *run, *asked], cwd=folder, env=given, capture_output=True, text=True, check=False)
+        assert done.stdout.split() == [str(USER)] * 2, done.stderr
 
 
 def test_doctor_finds_apptainer_and_the_image(image: Path, environment: dict[str, str]) -> None:
@@ -190,3 +203,24 @@ def test_doctor_finds_apptainer_and_the_image(image: Path, environment: dict[str
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert f"train@{containers.identity(ROOT, 'train')}" in done.stdout
     assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def built_by_buildah(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[images.Container]:
+    try:
+        container = images.Container("train", tmp_path_factory.mktemp("storage"), environment)
+    except images.Unavailable as reason:
+        pytest.skip(f"no buildah here: {reason}")
+    yield container
+    container.remove()
+
+
+def test_the_dockerfile_makes_the_same_image(built_by_buildah: images.Container, tmp_path: Path) -> None:
+    assert built_by_buildah.user == f"{USER}:{USER}"
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    copy(folder)
+    asked = "id -u; printenv PREFDIST_IMAGE HOME PYTHONPATH; prefdist check smoke"
+    said = built_by_buildah.run(["sh", "-c", asked], folder).splitlines()
+    assert said[:3] == [str(USER), f"train@{containers.identity(ROOT, 'train')}", f"{images.INSIDE}/scratch/home"]
+    assert said[-1].startswith("smoke: valid")

@@ -29,9 +29,9 @@ HOST_PACKAGES = {
 # ids of a whole system there, which only a mapping written from outside gives.
 _WRAPPER = """\
 #!/bin/sh
+if [ "$(id -u)" != 0 ]; then exec '{program}' "$@"; fi
 export APPTAINER_CACHEDIR='{folder}/cache' APPTAINER_TMPDIR='{folder}/tmp'
 mkdir -p "$APPTAINER_CACHEDIR" "$APPTAINER_TMPDIR"
-if [ "$(id -u)" != 0 ]; then exec '{program}' "$@"; fi
 if [ "$1" = build ]; then exec '{python}' '{this}' --as-root '{program}' "$@"; fi
 APPTAINER_USERNS=1 exec '{program}' "$@"
 """
@@ -46,12 +46,14 @@ def apptainer(folder: Path) -> Path:
     if found := shutil.which("apptainer"):
         return Path(found).parent
     folder = folder.resolve()
-    if not (folder / "bin" / "apptainer").exists():
+    if not (folder / "complete").exists():
         install(HOST_PACKAGES)
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         _unpack(_download(folder), folder)
         _relocate(folder)
-        _write_wrapper(folder)
+        (folder / "complete").touch()
+    _write_wrapper(folder)
     return folder / "bin"
 
 
@@ -121,7 +123,7 @@ def _relocate(folder: Path) -> None:
 
 
 def _write_wrapper(folder: Path) -> None:
-    """Last, so that a folder with this file is complete."""
+    """`apptainer` as others may call it: it names this interpreter and this file, so it is written each time."""
     wrapper = folder / "bin" / "apptainer"
     wrapper.parent.mkdir(exist_ok=True)
     program = folder / "root" / "usr" / "bin" / "apptainer"
