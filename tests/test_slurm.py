@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,15 +153,18 @@ def eventually(what: Callable[[], Any], process: subprocess.Popen[str], seconds:
     return found
 
 
-def start(cluster: SlurmCluster, checkout: Path, output: Path) -> subprocess.Popen[str]:
-    return cluster.popen(
-        TYPED,
-        cwd=checkout,
-        env=environment(checkout),
-        stdin=subprocess.DEVNULL,
-        stdout=output.open("w"),
-        stderr=subprocess.STDOUT,
-    )
+@contextmanager
+def started(cluster: SlurmCluster, checkout: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
+    """Snakemake as typed, its output in a file; killed at the end if it still runs."""
+    with output.open("w") as out:
+        options = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": subprocess.STDOUT}
+        process = cluster.popen(TYPED, cwd=checkout, env=environment(checkout), **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def without_trainings(finished: Path, checkout: Path) -> None:
@@ -181,13 +185,11 @@ def kill_snakemake_in_the_middle(cluster: SlurmCluster, checkout: Path, output: 
 
     The stopped one outlives Snakemake for as long as the test needs.
     """
-    snakemake = start(cluster, checkout, output)
-    eventually(lambda: len(cluster.queue(checkout, "PENDING,RUNNING")) == len(METHODS), snakemake)
-    name, process = eventually(lambda: next(training_under_way(checkout, METHODS), None), snakemake)
-    os.kill(process, signal.SIGSTOP)
-    running, pending = (cluster.queue(checkout, state) for state in ("RUNNING", "PENDING"))
-    os.killpg(snakemake.pid, signal.SIGKILL)
-    snakemake.wait()
+    with started(cluster, checkout, output) as snakemake:
+        eventually(lambda: len(cluster.queue(checkout, "PENDING,RUNNING")) == len(METHODS), snakemake)
+        name, process = eventually(lambda: next(training_under_way(checkout, METHODS), None), snakemake)
+        os.kill(process, signal.SIGSTOP)
+        running, pending = (cluster.queue(checkout, state) for state in ("RUNNING", "PENDING"))
     return name, process, names(running), set(pending)
 
 
@@ -198,6 +200,38 @@ def kill(way: str, name: str, process: int, cluster: SlurmCluster, checkout: Pat
     elif way == "scancel":
         running = cluster.queue(checkout, "RUNNING")
         cluster.ask("scancel", *(number for number, comment in running.items() if f"_{name}-" in comment))
+
+
+def kill_trainings(
+    cluster: SlurmCluster, checkout: Path, snakemake: subprocess.Popen[str], names: set[str], until_waited_for: tuple[Path, int]
+) -> dict[str, str]:
+    """One training in each way, each when it has a checkpoint; to the end of the run. Which way hit which.
+
+    A stopped process goes on when the log of its replacement says that it is waited for.
+    """
+    log, stopped = until_waited_for
+    victims: dict[str, str] = {}
+    held = True
+    deadline = time.monotonic() + 900
+    while snakemake.poll() is None:
+        assert time.monotonic() < deadline, victims
+        time.sleep(0.05)
+        if held and "waiting for its end" in text_of(log):
+            os.kill(stopped, signal.SIGCONT)
+            held = False
+        for name, process in training_under_way(checkout, names - set(victims.values())):
+            if ways := [way for way in ("time limit", "SIGKILL", "scancel") if way not in victims]:
+                victims[ways[0]] = name
+                kill(ways[0], name, process, cluster, checkout)
+    return victims
+
+
+def text_of(file: Path) -> str:
+    """Nothing while Snakemake makes room for the log of the next try."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def test_what_is_killed_goes_on(cluster: SlurmCluster, runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -211,21 +245,9 @@ def test_what_is_killed_goes_on(cluster: SlurmCluster, runs: tuple[Path, Path], 
     assert environ["CUDA_VISIBLE_DEVICES"] in {"0", "1", "2"}
 
     adapt(checkout, minutes="attempt", retries=5)
-    second = start(cluster, checkout, tmp_path / "second.out")
-    log = next(checkout.glob(f"logs/train/{orphan}-*.log"))
-    victims: dict[str, str] = {}
-    held = True
-    deadline = time.monotonic() + 900
-    while second.poll() is None:
-        assert time.monotonic() < deadline, (victims, (tmp_path / "second.out").read_text()[-3000:])
-        time.sleep(0.05)
-        if held and "waiting for its end" in log.read_text():
-            os.kill(stopped, signal.SIGCONT)
-            held = False
-        for name, process in training_under_way(checkout, METHODS - running - set(victims.values())):
-            if ways := [way for way in ("time limit", "SIGKILL", "scancel") if way not in victims]:
-                victims[ways[0]] = name
-                kill(ways[0], name, process, cluster, checkout)
+    (log,) = checkout.glob(f"logs/train/{orphan}-*.log")
+    with started(cluster, checkout, tmp_path / "second.out") as second:
+        victims = kill_trainings(cluster, checkout, second, METHODS - running, until_waited_for=(log, stopped))
     output = (tmp_path / "second.out").read_text()
     assert second.returncode == 0, output[-4000:]
 
@@ -253,7 +275,7 @@ def test_a_failed_jobs_log_is_shown_with_its_rule_wildcards_and_path(cluster: Sl
     (damaged,) = checkout.glob("artefacts/evaluate/dpo-*/metrics.parquet")
     shutil.rmtree(results)
     os.truncate(damaged, 10)
-    done = run(cluster, checkout, "--retries", "0")
+    done = run(cluster, checkout, "--retries", "0", "--forcerun", "results")
     output = done.stdout + done.stderr
     assert done.returncode != 0
     error = output[output.index("Error in rule results:") :]

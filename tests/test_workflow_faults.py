@@ -1,12 +1,19 @@
-"""What a run does with an artefact that is half there, damaged or edited by hand."""
+"""What a run does with an artefact that is half there, damaged, edited by hand or late to be seen."""
 
 import os
 import shutil
+import stat
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkouts import planned, snakemake
+from checkouts import copy, environment, planned, snakemake
+
+from prefdist.artefacts import verify
+from prefdist.plan import plan
+from prefdist.suites import load_suite
 
 pytestmark = pytest.mark.slow
 
@@ -79,3 +86,39 @@ def test_half_an_output_is_made_again(checkout: Path) -> None:
     rest = snakemake(checkout, "smoke")
     assert rest.returncode == 0, rest.stdout[-3000:] + rest.stderr[-3000:]
     assert planned(checkout) == set()
+
+
+LATE = """#!/bin/sh
+# prefdist on a node whose writes the main node sees {seconds} s later.
+{real} "$@" || exit
+[ "$1" = make ] || exit 0
+mv "$2" "$2.unseen"
+(sleep {seconds}; mv "$2.unseen" "$2") >/dev/null 2>&1 &
+"""
+
+
+@pytest.mark.parametrize(("patience", "ends_well"), [(20, True), (1, False)])
+def test_outputs_that_are_seen_late(patience: int, ends_well: bool, tmp_path: Path) -> None:
+    """As on a network file system whose clients remember for some seconds what is not there."""
+    checkout, programs = tmp_path / "checkout", tmp_path / "programs"
+    programs.mkdir()
+    checkout.mkdir()
+    copy(checkout)
+    script = programs / "prefdist"
+    script.write_text(LATE.format(real=shutil.which("prefdist"), seconds=6))
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    (text,) = plan(load_suite("smoke", checkout), checkout).of_stage("text")
+    target = f"{text.path}/provenance.json"
+    command = ["snakemake", "--cores", "1", "--latency-wait", str(patience), "--", target]
+    variables = environment(checkout) | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=checkout, env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == ends_well, done.stdout[-3000:] + done.stderr[-3000:]
+    if not ends_well:
+        assert "--latency-wait" in done.stdout + done.stderr
+    deadline = time.monotonic() + 30
+    while list(checkout.glob("artefacts/text/*.unseen")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    again = snakemake(checkout, target)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert "Nothing to be done" in again.stdout + again.stderr
+    verify(checkout / text.path)
