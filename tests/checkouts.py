@@ -1,25 +1,21 @@
 """Copies of the checkout in which tests run the real workflow."""
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
+
+from prefdist.checkouts import copy_checkout, environment_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def copy(folder: Path) -> Path:
     """What a run needs of the checkout, in another folder."""
-    for name in ("Snakefile", "workflow", "src", "profiles", "slurm"):
-        source = ROOT / name
-        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder / name)
-    return folder
+    return copy_checkout(ROOT, folder)
 
 
 def environment(checkout: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
+    return environment_of(checkout) | {"OMP_NUM_THREADS": "1"}
 
 
 def snakemake(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -28,18 +28,14 @@ USER = 1000
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    try:
+    with images.skip_without("Apptainer"):
         return images.environment()
-    except images.Unavailable as reason:
-        pytest.skip(f"no Apptainer here: {reason}")
 
 
 @pytest.fixture(scope="module")
 def image(environment: dict[str, str]) -> Path:
-    try:
+    with images.skip_without("base image"):
         return images.built("train", environment)
-    except images.Unavailable as reason:
-        pytest.skip(f"no base image here: {reason}")
 
 
 def checkout(folder: Path, image: Path) -> Path:
@@ -207,10 +203,8 @@ def test_doctor_finds_apptainer_and_the_image(image: Path, environment: dict[str
 
 @pytest.fixture(scope="module")
 def built_by_buildah(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[images.Container]:
-    try:
+    with images.skip_without("buildah"):
         container = images.Container("train", tmp_path_factory.mktemp("storage"), environment)
-    except images.Unavailable as reason:
-        pytest.skip(f"no buildah here: {reason}")
     yield container
     container.remove()
 

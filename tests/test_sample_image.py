@@ -38,18 +38,14 @@ json.dump(found, open("samples.json", "w"))
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    try:
+    with images.skip_without("Apptainer"):
         return images.environment()
-    except images.Unavailable as reason:
-        pytest.skip(f"no Apptainer here: {reason}")
 
 
 @pytest.fixture(scope="module")
 def image(environment: dict[str, str]) -> Path:
-    try:
+    with images.skip_without("base image"):
         return images.built("sample-cpu", environment)
-    except images.Unavailable as reason:
-        pytest.skip(f"no base image here: {reason}")
 
 
 def test_vllm_samples_with_the_log_probabilities_of_transformers(

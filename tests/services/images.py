@@ -7,20 +7,31 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from services.apptainer import Unavailable, apptainer, install
 from services.base_image import base_image
 
 from prefdist import containers
 from prefdist.errors import UserError
 
-__all__ = ["Container", "Unavailable", "built", "environment"]
+__all__ = ["Container", "built", "environment", "skip_without"]
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = "/work"
 CACHE = Path(os.environ.get("PREFDIST_TEST_CACHE", ROOT / "build"))
+
+
+@contextmanager
+def skip_without(what: str) -> Iterator[None]:
+    """Skip the test, with the reason, where what cannot be had on this machine."""
+    try:
+        yield
+    except Unavailable as reason:
+        pytest.skip(f"no {what} here: {reason}")
 
 
 def environment() -> dict[str, str]:

@@ -22,6 +22,7 @@ import psutil
 
 from prefdist.artefacts import PROVENANCE, verify
 from prefdist.bench.tables import processor, spread, write_csv
+from prefdist.checkouts import copy_checkout, environment_of
 from prefdist.errors import UserError
 from prefdist.paths import ARTEFACTS, RESULTS, SCRATCH, project_root
 from prefdist.plan import Plan, plan
@@ -49,7 +50,7 @@ def chaos(suite: str, kills: int, seed: int, cores: int) -> int:
     made = plan(load_suite(suite, root), root)
     folder = root / SCRATCH / "chaos"
     shutil.rmtree(folder, ignore_errors=True)
-    undisturbed = _copy(root, folder / "undisturbed")
+    undisturbed = copy_checkout(root, folder / "undisturbed")
     began = time.monotonic()
     if _end(_start(undisturbed, suite, cores)):
         raise UserError(f"the undisturbed run of {suite} failed; its logs are in {undisturbed / 'logs'}")
@@ -58,7 +59,7 @@ def chaos(suite: str, kills: int, seed: int, cores: int) -> int:
     rows: list[Row] = []
     rounds: list[Row] = []
     while len(rows) < kills:
-        checkout = _copy(root, folder / f"round{len(rounds)}")
+        checkout = copy_checkout(root, folder / f"round{len(rounds)}")
         began = time.monotonic()
         for row in _round(checkout, suite, made, rng, kills - len(rows), cores):
             rows.append({"round": len(rounds), **row})
@@ -72,16 +73,8 @@ def chaos(suite: str, kills: int, seed: int, cores: int) -> int:
     return int(not good)
 
 
-def _copy(root: Path, checkout: Path) -> Path:
-    checkout.mkdir(parents=True)
-    for name in ("workflow", "src", "profiles", "slurm", "requirements"):
-        shutil.copytree(root / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    shutil.copy(root / "Snakefile", checkout)
-    return checkout
-
-
 def _start(checkout: Path, suite: str, cores: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
+    environment = environment_of(checkout) | {"OMP_NUM_THREADS": "1"}
     with (checkout / "run.log").open("ab") as log:
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--", suite]
         return subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=log, start_new_session=True)

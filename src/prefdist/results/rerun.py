@@ -1,12 +1,11 @@
 """Make a release again from scratch, and see which of its cells come out inside their intervals."""
 
-import os
 import shutil
 import subprocess
 import sys
 import uuid
-from pathlib import Path
 
+from prefdist.checkouts import copy_checkout, environment_of
 from prefdist.errors import UserError
 from prefdist.paths import SCRATCH, SUITES
 from prefdist.plan import Plan, plan
@@ -14,8 +13,6 @@ from prefdist.results.differences import Difference, differences
 from prefdist.results.marker import published_folder
 from prefdist.results.release import Release
 from prefdist.suites import load_suite
-
-_NEEDED = ("Snakefile", "workflow", "src", "profiles", "requirements", "pyproject.toml")
 
 
 def rerun(release: Release, cores: int) -> list[Difference]:
@@ -27,20 +24,11 @@ def rerun(release: Release, cores: int) -> list[Difference]:
         UserError: the suite is at another version or has another configuration by now, or the run failed.
     """
     made = _planned(release)
-    copy = release.root / SCRATCH / f"rerun-{made.final.name}-{uuid.uuid4().hex[:8]}"
-    for name in _NEEDED:
-        source, ignored = release.root / name, shutil.ignore_patterns("__pycache__", "*.egg-info")
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=ignored)
-        elif source.is_file():
-            shutil.copy(source, copy / name)
+    copy = copy_checkout(release.root, release.root / SCRATCH / f"rerun-{made.final.name}-{uuid.uuid4().hex[:8]}")
     target = f"{release.suite}_{release.ablation}" if release.ablation else release.suite
     print(f"making {target} from scratch in {copy.relative_to(release.root)}", file=sys.stderr, flush=True)
-    # The environment's own commands first: rules call `prefdist`, which reads the copy's sources.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "PATH": path}
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--", target]
-    done = subprocess.run(command, cwd=copy, env=environment, stdout=sys.stderr, check=False)
+    done = subprocess.run(command, cwd=copy, env=environment_of(copy), stdout=sys.stderr, check=False)
     folder = published_folder(copy, made.published)
     if done.returncode or folder is None:
         raise UserError(f"{target}: the run stopped; its logs are in {copy.relative_to(release.root) / 'logs'}")
