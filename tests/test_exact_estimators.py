@@ -22,13 +22,13 @@ def test_every_verdict_is_the_expected_one(rows: dict[tuple[str, str], dict[str,
     "name", ["score function, same-t reward only", "k2 per token as a loss", "per-token categorical KL as a loss"]
 )
 def test_estimators_that_ignore_prefixes_are_one(rows: dict[tuple[str, str], dict[str, float | str]], name: str) -> None:
-    """papers/adl.md 4.2 gives these three one error: their expected gradients are the same."""
+    """Their expected gradients are the same: each leaves out what a token does to the tokens after it."""
     same = rows["KL", "k2 per token as a loss"]
     assert rows["KL", name]["error_mean"] == pytest.approx(same["error_mean"], rel=1e-9)  # float64 sums of 15 terms
 
 
 def test_small_policies_differences_give_the_order_of_the_notes() -> None:
-    """Near π₀ = π the KL's errors order as in papers/adl.md 4.2: prefixes ignored < k3 per token < k3 per sequence."""
+    """Near π₀ = π the errors of the KL are ordered: prefixes ignored < k3 per token < k3 per sequence."""
     errors = {row["estimator"]: row["error_mean"] for row in estimators_table(worlds=20, spread=0.5)}
     assert errors["k2 per token as a loss"] < errors["k3 per token as a loss"] < errors["k3 per sequence as a loss"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from prefdist.exact import tilt, tpm
 from prefdist.exact.closed_forms import optimum
 from prefdist.exact.optima import EQUAL, optima_table, rows_with_an_optimum, solve_directly, train
-from prefdist.exact.stage import run
+from prefdist.exact.studies.optima import run
 from prefdist.exact.worlds import Space, Worlds, enumerate_space, random_worlds
 from prefdist.objectives import load
 
@@ -70,7 +70,7 @@ def test_tilt_refuses(log_ref: list[float], reward: list[float], temperature: fl
 
 
 def test_tpm_of_huangs_counterexample() -> None:
-    """CE1 of papers/huang.md: the hypotheses of Theorem 2 hold and mass still leaves the aligned component."""
+    """A counterexample with three responses: the hypotheses of Theorem 2 hold and mass still leaves the aligned component."""
     p_aligned, p_unaligned = (
         torch.tensor([0, 0.9, 0.1], dtype=torch.float64),
         torch.tensor([0.7, 0, 0.3], dtype=torch.float64),
@@ -131,7 +131,7 @@ def test_a_seed_is_a_world_whatever_stands_beside_it() -> None:
     torch.testing.assert_close(both.preference + both.preference.mT, torch.ones_like(both.preference))
 
 
-# ---- trained optima, against formulas of papers/adl.md 1.7 written here by hand --------------------------------------
+# ---- trained optima, against formulas written here by hand --------------------------------------
 
 
 def normalised(log_p: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ def test_a_new_row_is_judged_like_the_others() -> None:
 def test_stage_writes_tables_and_figures(tmp_path: Path) -> None:
     spec = {"worlds": 1, "contexts": 1, "actions": 3, "sequence_contexts": 1, "vocabulary": 2, "length": 2}
     run(spec | {"objectives": ["dpo"], "variants": []}, {}, tmp_path, tmp_path)
-    written = {f"{name}{suffix}" for name in ("optima", "estimators") for suffix in (".csv", ".md", ".svg", ".png")}
+    written = {"claims.csv", *(f"optima{suffix}" for suffix in (".csv", ".md", ".svg", ".png"))}
     assert {file.name for file in tmp_path.iterdir()} == written
     with (tmp_path / "optima.csv").open() as handle:
         rows = list(csv.DictReader(handle))

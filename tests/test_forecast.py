@@ -165,10 +165,10 @@ TRAIN = (
 
 
 def test_classes_are_read_from_a_profile(tmp_path: Path) -> None:
-    classes = _profile(tmp_path, TRAIN + "  exact_worlds: {slurm_partition: small, runtime: 2h}\n")
+    classes = _profile(tmp_path, TRAIN + "  exact_optima: {slurm_partition: small, runtime: 2h}\n")
     job = classes.of("train")
     assert (job.partition, job.gpus, job.cpus, job.minutes, classes.jobs) == ("big", 2, 8, 90.0, 7)
-    assert classes.of("exact").minutes == 120.0
+    assert classes.of("exact_optima").minutes == 120.0
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample() -> None:
     for n, c, k in [(5, 0, 2), (5, 2, 2), (6, 1, 3), (6, 4, 3), (4, 4, 1), (7, 3, 7)]:
         subsets = list(itertools.combinations([True] * c + [False] * (n - c), k))
         assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
-    assert pass_at_k(128, 6, 16) == pytest.approx(0.559, abs=5e-4)  # papers/spl.md section 4
+    assert pass_at_k(128, 6, 16) == pytest.approx(0.559, abs=5e-4)  # 1 − C(122, 16)/C(128, 16)
     with pytest.raises(ValueError, match="k=9"):
         pass_at_k(8, 1, 9)
 

@@ -157,19 +157,3 @@ class Suite(Strict):
             if on_policy and run.lora is not None and run.lora.lora_dropout:
                 raise ValueError(f"runs.{name}: lora.lora_dropout would change the policy that samples; set it to 0")
         return self
-
-
-class ExactSuite(Strict):
-    """Enumerable worlds: optima against closed forms, gradient estimators against enumeration."""
-
-    kind: Literal["exact"]
-    suite: str
-    version: str = Field(pattern=VERSION)
-    worlds: int = Field(default=5, gt=0, description="random worlds, seeds 0 … worlds−1")
-    contexts: int = Field(default=10, gt=0, description="contexts of a table")
-    actions: int = Field(default=10, gt=1, description="actions of a table")
-    sequence_contexts: int = Field(default=4, gt=0, description="contexts of an autoregressive world")
-    vocabulary: int = Field(default=3, gt=1, description="tokens of an autoregressive world")
-    length: int = Field(default=3, gt=0, description="longest response of an autoregressive world")
-    gamma: float = Field(default=0.1, gt=0, description="γ of the preferences; equal to the rows' γ")
-    spread: float = Field(default=1.0, gt=0, description="standard deviation of all logits")

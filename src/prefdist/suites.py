@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from prefdist.config import ExactSuite, Suite
+from prefdist.config import Suite
+from prefdist.config_exact import ExactSuite
 from prefdist.config_pad import MODEL_KINDS, PadSuite
 from prefdist.errors import UserError
 from prefdist.objectives.rows import ObjectiveRow

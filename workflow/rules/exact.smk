@@ -1,24 +1,51 @@
-rule exact_worlds:
+# A rule a study. Each has a table and a figure of its own name, and claims.
+for _study, _made in PLANS["exact"].final.inputs.items():
+
+    rule:
+        name:
+            f"exact_{_study}"
+        output:
+            update(f"artefacts/exact_{_study}/{{name}}/provenance.json"),
+            update(
+                report(
+                    f"artefacts/exact_{_study}/{{name}}/{_study}.csv",
+                    caption=f"../report/exact/{_study}.rst",
+                    category="Exact worlds",
+                )
+            ),
+            update(
+                report(
+                    f"artefacts/exact_{_study}/{{name}}/{_study}.svg",
+                    caption=f"../report/exact/{_study}.rst",
+                    category="Exact worlds",
+                )
+            ),
+        log:
+            f"logs/exact_{_study}/{{name}}.log",
+        threads: 1
+        params:
+            code=code(f"exact_{_study}"),
+            study=_study,
+        shell:
+            "prefdist make artefacts/exact_{params.study}/{wildcards.name} --suite exact 2> {log}"
+
+
+rule exact_results:
     input:
-        rows=sorted(str(file) for file in Path("workflow/objectives").glob("*.yaml")),
+        inputs("exact_results"),
     output:
-        update("artefacts/exact/{name}/provenance.json"),
-        update(report("artefacts/exact/{name}/optima.csv", caption="../report/optima.rst", category="Exact worlds")),
-        update(report("artefacts/exact/{name}/optima.svg", caption="../report/optima.rst", category="Exact worlds")),
+        update("artefacts/exact_results/{name}/provenance.json"),
         update(
             report(
-                "artefacts/exact/{name}/estimators.csv", caption="../report/estimators.rst", category="Exact worlds"
-            )
-        ),
-        update(
-            report(
-                "artefacts/exact/{name}/estimators.svg", caption="../report/estimators.rst", category="Exact worlds"
+                "artefacts/exact_results/{name}/claims.csv",
+                caption="../report/exact/claims.rst",
+                category="Exact worlds",
             )
         ),
     log:
-        "logs/exact/{name}.log",
-    threads: 1
+        "logs/exact_results/{name}.log",
+    localrule: True
     params:
-        code=code("exact"),
+        code=code("exact_results"),
     shell:
-        "prefdist make artefacts/exact/{wildcards.name} --suite exact 2> {log}"
+        "prefdist make artefacts/exact_results/{wildcards.name} --suite exact 2> {log}"

@@ -22,7 +22,7 @@ from prefdist.bench.tables import processor, spread, write_csv
 from prefdist.code import code_digest
 from prefdist.errors import UserError
 from prefdist.paths import RESULTS, project_root
-from prefdist.results.style import COLOURS, MARKERS, RC, new_figure
+from prefdist.style import COLOURS, MARKERS, RC, new_figure
 
 Row = dict[str, Any]
 

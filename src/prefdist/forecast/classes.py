@@ -10,8 +10,6 @@ import yaml
 
 from prefdist.errors import UserError
 
-RULES = {"exact": "exact_worlds"}
-"""Stage -> its rule, where the names differ."""
 _MINUTES = {"s": 1 / 60, "m": 1.0, "h": 60.0, "d": 1440.0}
 
 
@@ -55,14 +53,13 @@ class Classes:
 
         UserError, naming file and key, for a rule that has none of its own or lacks a partition or a walltime.
         """
-        rule = RULES.get(stage, stage)
         rules = self._config.get("set-resources") or {}
-        own = self._needed(rules, rule, "the class of its jobs, as the other rules have", "set-resources.")
+        own = self._needed(rules, stage, "the class of its jobs, as the other rules have", "set-resources.")
         resources = {**_mapping(self._config.get("default-resources")), **_mapping(own)}
-        where = f"set-resources.{rule}."
+        where = f"set-resources.{stage}."
         runtime = self._needed(resources, "runtime", "minutes", where)
         gpus = _gpus(resources)
-        cpus = resources.get("cpus_per_task") or _mapping(self._config.get("set-threads")).get(rule) or 1
+        cpus = resources.get("cpus_per_task") or _mapping(self._config.get("set-threads")).get(stage) or 1
         partition = self._needed(resources, "slurm_partition", "a partition", where)
         return JobClass(self._name(own), str(partition), gpus, int(cpus), _minutes(runtime))
 
@@ -76,7 +73,7 @@ class Classes:
         groups, sizes = _mapping(self._config.get("groups")), _mapping(self._config.get("group-components"))
         together: dict[str, int] = {}
         for stage, count in jobs.items():
-            group = groups.get(RULES.get(stage, stage), f"rule {stage}")
+            group = groups.get(stage, f"rule {stage}")
             together[group] = together.get(group, 0) + count
         return sum(-(-count // int(sizes.get(group, 1))) for group, count in together.items())
 

@@ -7,7 +7,7 @@ depends on it. Code is not in the digest: the rules pass it to Snakemake as a pa
 
 from pathlib import Path
 
-from prefdist.config import ExactSuite
+from prefdist.config_exact import ExactSuite
 from prefdist.config_pad import PadSuite
 from prefdist.objectives.registry import FAMILIES
 from prefdist.paths import RESULTS
@@ -23,9 +23,15 @@ def plan(suite: AnySuite, root: Path = Path()) -> Plan:
     """The artefacts of a suite of the checkout `root`."""
     results = RESULTS / suite.suite / suite.version
     if isinstance(suite, ExactSuite):
-        spec = suite.model_dump(exclude={"kind", "suite", "version"})
-        return Plan(Artefact("exact", "exact", spec, {}, tuple(FAMILIES.values())), results)
+        return Plan(_exact_results(suite), results)
     if isinstance(suite, PadSuite):
         planned = Distillation(suite, root)
         return Plan(planned.results(), results, {name: planned.ablation(name) for name in suite.ablations})
     return Plan(Testbed(suite).results(), results)
+
+
+def _exact_results(suite: ExactSuite) -> Artefact:
+    """A stage a study: a change in one's code leaves the others alone. Only the optima look at every objective."""
+    code = {"optima": tuple(FAMILIES.values())}
+    studies = {name: Artefact(f"exact_{name}", name, spec, code=code.get(name, ())) for name, spec in suite.studies.items()}
+    return Artefact("exact_results", suite.suite, {}, studies)

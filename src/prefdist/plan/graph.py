@@ -29,7 +29,9 @@ STAGES = {
     "results": "prefdist.results.stage",
     "ablation": "prefdist.results.ablation",
     "pad_results": "prefdist.results.distillation",
-    "exact": "prefdist.exact.stage",
+    "exact_optima": "prefdist.exact.studies.optima",
+    "exact_estimators": "prefdist.exact.studies.estimators",
+    "exact_results": "prefdist.exact.results",
 }
 """Stage -> the module whose `run(spec, inputs, out, scratch)` makes the artefact."""
 

@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from prefdist.errors import UserError
 from prefdist.evaluation.statistics import ReliabilityBins
 from prefdist.results.labels import label_line_ends, label_points
-from prefdist.results.style import COLOURS, INK, MARKERS, PALE, RC, draw_point, error, new_figure, save, with_estimate
 from prefdist.results.tables import Cell
+from prefdist.style import COLOURS, INK, MARKERS, PALE, RC, draw_point, error, new_figure, save, with_estimate
 
 KL_TO_PRIOR = "kl_to_prior"
 """Metric of the table: KL(policy‖prior), nats per response."""

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from prefdist.evaluation.statistics import ReliabilityBins
 from prefdist.results.metrics import STUDENT
-from prefdist.results.style import COLOURS, MARKERS, PALE, RC, draw_point, error, new_figure, save, with_estimate
 from prefdist.results.tables import Cell, MetricSpec
+from prefdist.style import COLOURS, MARKERS, PALE, RC, draw_point, error, new_figure, save, with_estimate
 
 SHOWN = ("win_rate_start", "win_rate_teacher", "agrees_known", "kendall_tau", "jsd_teacher", "longer_than_start")
 """Metrics of the figures, a panel each, where the table has them."""

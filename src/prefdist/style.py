@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from prefdist.results.tables import Cell
+Cell = dict[str, Any]
+"""Of a table: estimate, low, high and what they are of."""
 
 # Okabe and Ito's colours, told apart with any colour vision; the shapes tell them apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
