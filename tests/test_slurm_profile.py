@@ -1,12 +1,14 @@
 """The cluster profile has a class for every rule that runs as a job, and Snakemake reads it as it is meant."""
 
 import re
-from pathlib import Path
 
 import yaml
+from checkouts import ROOT
 from snakemake.profiles import ProfileConfigFileParser
 
-ROOT = Path(__file__).resolve().parents[1]
+from prefdist.plan import plan
+from prefdist.suites import load_suite
+
 FILE = ROOT / "slurm/config.yaml"
 # Stages that load models onto a GPU where there is one; the others are tables, or the testbed's small models on the CPU.
 ON_GPU = {"train", "responses", "scores", "questions", "held_out", "teacher", "student"}
@@ -18,7 +20,8 @@ def rules_that_run_as_jobs() -> set[str]:
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)*)", file.read_text(), flags=re.MULTILINE):
             if "localrule: True" not in body:
                 found.add(name)
-    return found
+    planned = plan(load_suite("exact", ROOT), ROOT)
+    return found | {artefact.stage for artefact in planned.final.inputs.values()}  # a rule each, written as a loop
 
 
 def test_every_rule_that_runs_as_a_job_has_a_class() -> None:

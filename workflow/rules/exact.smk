@@ -44,7 +44,7 @@ rule exact_results:
         ),
     log:
         "logs/exact_results/{name}.log",
-    localrule: True
+    threads: 1
     params:
         code=code("exact_results"),
     shell:
