@@ -3,6 +3,7 @@
 import csv
 import math
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,21 @@ def test_a_seed_is_a_world_whatever_stands_beside_it() -> None:
     alone = random_worlds(space, contexts=2, seeds=[4], gamma=0.2, spread=1.0)
     torch.testing.assert_close(both.log_target[2:], alone.log_target, rtol=0, atol=0)
     torch.testing.assert_close(both.preference + both.preference.mT, torch.ones_like(both.preference))
+
+
+@pytest.mark.parametrize(("vocabulary", "length"), [(2, 1), (3, 3), (10, 2)])
+def test_a_space_has_every_response_once(vocabulary: int, length: int) -> None:
+    space = enumerate_space(vocabulary, length)
+    found = {tuple(row[mask].tolist()) for row, mask in zip(space.tokens, space.mask, strict=True)}
+    words = (word for size in range(length + 1) for word in product(range(vocabulary), repeat=size))
+    ended = {word for word in words if 0 not in word[:-1] and word and (word[-1] == 0 or len(word) == length)}
+    assert found == ended
+    assert len(found) == len(space.tokens)
+
+
+def test_a_space_too_large_to_enumerate_is_refused() -> None:
+    with pytest.raises(ValueError, match="11 tokens and a length of 4 make 11111 responses, and 10000 are the limit"):
+        enumerate_space(11, 4)
 
 
 # ---- trained optima, against formulas written here by hand --------------------------------------

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 EOS = 0
+MOST_RESPONSES = 10_000
+"""Of one space: tables of pairs of responses have the square of it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,13 @@ class Space:
 
 
 def enumerate_space(vocabulary: int, length: int) -> Space:
-    """The space of responses of at most `length` tokens; V^T grows fast, so this is for a few hundred responses."""
+    """The space of responses of at most `length` tokens. ValueError where they are more than can be enumerated."""
+    number = sum((vocabulary - 1) ** t for t in range(length)) + (vocabulary - 1) ** length
+    if number > MOST_RESPONSES:
+        raise ValueError(
+            f"{vocabulary} tokens and a length of {length} make {number} responses, and {MOST_RESPONSES} are the limit of exact "
+            "enumeration: take a smaller vocabulary or length"
+        )
     nodes = [prefix for size in range(length) for prefix in product(range(1, vocabulary), repeat=size)]
     responses = [(*prefix, EOS) for prefix in nodes] + list(product(range(1, vocabulary), repeat=length))
     row_of = {prefix: row for row, prefix in enumerate(nodes)}
