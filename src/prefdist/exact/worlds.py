@@ -45,8 +45,8 @@ def enumerate_space(vocabulary: int, length: int) -> Space:
     number = sum((vocabulary - 1) ** t for t in range(length)) + (vocabulary - 1) ** length
     if number > MOST_RESPONSES:
         raise ValueError(
-            f"{vocabulary} tokens and a length of {length} make {number} responses, and {MOST_RESPONSES} are the limit of exact "
-            "enumeration: take a smaller vocabulary or length"
+            f"{vocabulary} tokens and a length of {length} make {number} responses, and {MOST_RESPONSES} are the limit of "
+            "exact enumeration: take a smaller vocabulary or length"
         )
     nodes = [prefix for size in range(length) for prefix in product(range(1, vocabulary), repeat=size)]
     responses = [(*prefix, EOS) for prefix in nodes] + list(product(range(1, vocabulary), repeat=length))
