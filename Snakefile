@@ -1,4 +1,4 @@
-"""Every experiment of prefdist; one suite of them: `snakemake testbed`, `snakemake exact`. `snakemake -n` shows the plan."""
+"""Every experiment of prefdist, suite by suite: `snakemake testbed`, `snakemake exact`. Run `snakemake -n` for a plan."""
 
 from snakemake.utils import min_version
 
@@ -14,13 +14,8 @@ report: "workflow/report/workflow.rst"
 container: "containers/train.sif"  # used with --sdm apptainer only; containers/README.md says how to build it
 
 
-rule all:
-    default_target: True
-    input:
-        [finals(name) for name in ("exact", "testbed", "pad_testbed", "pad")],
-
-
 rule testbed:
+    default_target: True
     input:
         finals("testbed"),
 
@@ -41,7 +36,6 @@ rule pad:
 
 
 localrules:
-    all,
     testbed,
     exact,
     pad_testbed,
