@@ -1,8 +1,9 @@
 """`prefdist chaos`: kill a suite's run at random, again and again, and see whether its tables come out the same.
 
-A round starts in an empty copy of the checkout and ends when a run ends well. Until then every run is killed once: a random
-stage, moment, signal and victim (Snakemake alone, the stage's process alone, or both with all they started). Runs start again
-at once, beside whatever outlived the kill. Written to results/bench as chaos.{csv,md}.
+A round starts in an empty copy of the checkout and ends when a run ends well. Until then every run is killed once: after a
+random number of stages has begun, at a random moment, with a random signal to a random victim (Snakemake alone, a stage's
+process alone, or both with all they started). Runs start again at once, beside whatever outlived the kill. Written to
+results/bench as chaos.{csv,md}.
 """
 
 import filecmp
@@ -33,9 +34,11 @@ Row = dict[str, Any]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VICTIMS = ("snakemake", "stage", "all")
 START = "start"
-"""Stands for the seconds in which Snakemake reads the workflow and no stage runs yet."""
-LATEST = 3.0
-"""Seconds after a stage's beginning within which it is killed."""
+"""Stands for the seconds in which no stage runs: Snakemake reads the workflow, or writes down what was made."""
+MOST_BEGUN = 4
+"""Stages that a run may begin before it is killed: a round then takes a dozen kills, in all of its stages."""
+LATEST = 8.0
+"""Seconds within which it is killed after that: as long as the smallest suite's longest stage."""
 PATIENCE = 600.0
 """Seconds after which a run that does not end is a failure."""
 NOT_VALUES = {"cost.csv", "manifest.json", "release.json", PROVENANCE}
@@ -89,68 +92,70 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 
 
 def _round(checkout: Path, suite: str, made: Plan, rng: random.Random, most: int, cores: int) -> Iterator[Row]:
-    """Kill run after run, `most` times at the most, and let the last one end."""
+    """Kill run after run, `most` times at the most and until all is made, and let the last one end."""
     for _ in range(most):
-        missing = {a.stage for path, a in made.artefacts.items() if not (checkout / path / PROVENANCE).is_file()}
-        stage, number, victim = rng.choice([START, *sorted(missing)]), rng.choice(SIGNALS), rng.choice(VICTIMS)
-        if stage == START:
-            victim = "snakemake"
-        moment, began = rng.uniform(0, LATEST), time.monotonic()
+        if all((checkout / path / PROVENANCE).is_file() for path in made.artefacts):
+            break
+        begun, moment = rng.randint(0, MOST_BEGUN), rng.uniform(0, LATEST)
+        number, victim = rng.choice(SIGNALS), rng.choice(VICTIMS)
+        began = time.monotonic()
         process = _start(checkout, suite, cores)
-        killed = _kill(process, stage, number, victim, moment)
+        hit = _kill(process, begun, moment, number, victim)
         status = _end(process)
-        if killed:
-            aim = {"stage": stage, "moment": moment, "signal": number.name, "victim": victim}
+        if hit is not None:
+            aim = {"begun": begun, "moment": moment, "signal": number.name, **hit}
             found = {"exit": status, "orphans": len(_makers(checkout)), "damaged": _damaged(checkout)}
             yield {**aim, "seconds": time.monotonic() - began, **found}
-        elif status == 0:
-            return
     if _end(_start(checkout, suite, cores)):
         raise UserError(f"the last run of a round failed; see {checkout / 'run.log'} and {checkout / 'logs'}")
 
 
-def _kill(process: subprocess.Popen[bytes], stage: str, number: signal.Signals, victim: str, moment: float) -> bool:
-    """Wait for a process of the stage, then for the moment, and send the signal. False if the run ended before."""
-    maker = None
-    while stage != START and maker is None:
-        if process.poll() is not None:
-            return False
-        maker = next(iter(_descendants(process.pid, f"{ARTEFACTS}/{stage}/")), None)
+def _kill(process: subprocess.Popen[bytes], begun: int, moment: float, number: signal.Signals, victim: str) -> Row | None:
+    """Wait for so many stages, then for the moment, and send the signal; says what was hit. None if the run ended before."""
+    seen: set[int] = set()
+    while len(seen) < begun and process.poll() is None:
+        seen |= {maker.pid for maker in _descendants(process.pid)}
         time.sleep(0.02)
     time.sleep(moment)
+    maker = next(iter(_descendants(process.pid)), None)
+    stage = START if maker is None else _stage(maker)
     if process.poll() is not None:
-        return False
+        return None
+    if maker is None and victim == "stage":
+        victim = "snakemake"
     try:
         if victim == "all":
             os.killpg(process.pid, number)
-        elif victim == "snakemake" or maker is None:
+        elif maker is None or victim == "snakemake":
             process.send_signal(number)
         else:
             maker.send_signal(number)
     except (ProcessLookupError, psutil.NoSuchProcess):
-        return False  # it had just ended
-    return True
+        return None  # it had just ended
+    return {"stage": stage, "victim": victim}
 
 
-def _descendants(pid: int, artefact: str) -> list[psutil.Process]:
-    """Running `prefdist make` of such artefacts, started by a process."""
+def _descendants(pid: int) -> list[psutil.Process]:
+    """Running `prefdist make` that a process started."""
     try:
-        return [child for child in psutil.Process(pid).children(recursive=True) if _makes(child, artefact)]
+        return [child for child in psutil.Process(pid).children(recursive=True) if _stage(child)]
     except psutil.NoSuchProcess:
         return []
 
 
 def _makers(checkout: Path) -> list[psutil.Process]:
     """Running `prefdist make` in a checkout, whoever started them."""
-    return [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(checkout) and _makes(p, f"{ARTEFACTS}/")]
+    return [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(checkout) and _stage(p)]
 
 
-def _makes(process: psutil.Process, artefact: str) -> bool:
+def _stage(process: psutil.Process) -> str:
+    """Whose artefact it makes, or "" where it makes none."""
     try:
         words = process.cmdline()
     except psutil.Error:
-        return False
-    return "make" in words and any(word.startswith(artefact) for word in words)
+        return ""
+    paths = [Path(word).parts for word in words if word.startswith(f"{ARTEFACTS}/")]
+    return paths[0][1] if "make" in words and paths else ""
 
 
 def _damaged(checkout: Path) -> int:
@@ -189,13 +194,14 @@ def _write(out: Path, suite: str, seed: int, undisturbed: float, rows: list[Row]
         f"| artefacts that looked complete after a kill and were not | {sum(row['damaged'] for row in rows)} |",
         f"| temporary files left at the end of a round | {sum(r['left'] for r in rounds)} |",
         f"| kills that left processes behind, which went on beside the next run | {sum(row['orphans'] > 0 for row in rows)} |",
-        f"| killed stage | {_counts(rows, 'stage')} |",
+        f"| running stage | {_counts(rows, 'stage')} |",
         f"| victim | {_counts(rows, 'victim')} |",
         f"| signal | {_counts(rows, 'signal')} |",
         f"| seconds of a round, median [least, most] | {spread([r['seconds'] for r in rounds])} |",
         f"| seconds of the undisturbed run | {undisturbed:.0f} |",
         "",
-        "Each kill: [chaos.csv](chaos.csv). `start`: before the first stage. Moment: seconds after the stage's beginning.",
+        "Each kill: [chaos.csv](chaos.csv). `start`: no stage ran. `begun`, `moment`: stages that the run had begun, and the",
+        "seconds after that.",
     ]
     (out / "chaos.md").write_text("\n".join(lines) + "\n")
     print((out / "chaos.md").read_text())
