@@ -1,10 +1,13 @@
 """The configuration of the exact suite: a section a study, whose keys are the keyword arguments of its module's function."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from prefdist.config import VERSION, Strict
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 class Optima(Strict):
@@ -29,6 +32,50 @@ class Estimators(Strict):
     spread: float = Field(default=1.0, gt=0, description="standard deviation of all logits")
 
 
+class Representation(Strict):
+    """Proportional representation: what SPL and DPO learn of a divided population."""
+
+    shares: list[Share] = Field(
+        default=[0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95], min_length=1, description="p: who prefers y to y′"
+    )
+    alphas: list[Weight] = Field(default=[1.0, 0.5, 0.3, 0.1, 0.05], min_length=1, description="SPL's α; DPO's β, too")
+    betas: list[Weight] = Field(default=[0.1, 0.01], description="SPL's β, beside β = α; DPO's β, too")
+    priors: list[Share] = Field(default=[0.5, 0.2], min_length=1, description="π₀(y)")
+    voted_shares: list[Share] = Field(default=[0.55, 0.8], min_length=1, description="p of finite populations")
+    voted_alphas: list[Weight] = Field(default=[1.0, 0.1], min_length=1, description="α learned from finite populations")
+    voters: list[int] = Field(default=[10, 100, 1000, 10000], min_length=1, description="voters of a finite population")
+    seeds: int = Field(default=200, gt=1, description="finite populations, seeds 0 … seeds−1")
+    types: list[int] = Field(default=[2, 3, 5, 10, 20], min_length=1, description="K: types of voters, each with its response")
+    type_worlds: int = Field(default=200, gt=1, description="populations of K types, shares uniform over the simplex")
+
+
+class Temperature(Strict):
+    """Global against token temperature, and the length of responses under both."""
+
+    vocabulary: int = Field(default=4, gt=1, description="tokens of an autoregressive world, EOS included")
+    lengths: list[int] = Field(default=[1, 2, 3, 4, 5], min_length=1, description="longest responses of a world")
+    worlds: int = Field(default=200, gt=1, description="random worlds, seeds 0 … worlds−1")
+    spread: float = Field(default=1.0, gt=0, description="standard deviation of all logits")
+    taus: list[Weight] = Field(default=[0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 4.0, 11.0], min_length=1, description="temperatures τ")
+    beta: float = Field(default=0.1, gt=0, description="β of DPO and SPL; SPL's α is τ·β")
+    toy_vocabulary: int = Field(default=3, gt=1, description="equally likely tokens of the toy language model")
+    toy_stop: float = Field(default=0.05, gt=0, lt=1, description="probability that its response ends before a token")
+    toy_taus: list[Weight] = Field(
+        default=[1.0, 1.02, 1.04, 1.05, 1.06, 1.08, 1.1, 1.2, 2.0], min_length=1, description="its temperatures τ"
+    )
+    longest: list[int] = Field(default=[50, 100, 200, 400], min_length=1, description="maximal lengths, in tokens; and none")
+
+
+class Unification(Strict):
+    """SPL, ADL's reverse KL, RLHF, Huang's lemma and DPO as one tilt of the prior."""
+
+    sizes: list[int] = Field(default=[2, 3, 4, 5, 6, 7, 8], min_length=1, description="responses of a world")
+    worlds: int = Field(default=50, gt=1, description="random worlds of each size, seeds 0 … worlds−1")
+    maximised: int = Field(default=5, gt=0, description="of these, how many are also maximised numerically")
+    spread: float = Field(default=1.0, gt=0, description="standard deviation of logits and rewards")
+    weights: tuple[Weight, Weight] = Field(default=(0.1, 2.0), description="range of α, β and γ, log-uniform")
+
+
 class ExactSuite(Strict):
     """Enumerable worlds: the theory of the four works without sampling noise. A section is a study."""
 
@@ -37,6 +84,9 @@ class ExactSuite(Strict):
     version: str = Field(pattern=VERSION)
     optima: Optima = Optima()
     estimators: Estimators = Estimators()
+    representation: Representation = Representation()
+    temperature: Temperature = Temperature()
+    unification: Unification = Unification()
 
     @property
     def studies(self) -> dict[str, dict[str, object]]:

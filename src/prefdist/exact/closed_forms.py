@@ -19,22 +19,22 @@ NORMALISATION_LIMIT = 1e-5
 """How far a sum of probabilities may be from one: float32 sums over 10⁵ responses stay within it."""
 
 
-def tilt(log_ref: Tensor, reward: Tensor, *, temperature: float, ref_power: float) -> Tensor:
+def tilt(log_ref: Tensor, reward: Tensor, *, temperature: float | Tensor, ref_power: float | Tensor) -> Tensor:
     """log of π ∝ π_ref^ref_power·exp(reward/temperature): [..., Y], [..., Y] -> [..., Y], normalised over Y.
 
     RLHF and DPO: ref_power 1; ADL's reverse KL: temperature β+γ, ref_power β/(β+γ); SPL: temperature α, ref_power β/α.
-    ValueError: temperature ≤ 0, log_ref not normalised, a reward that is not finite, or log 0 in log_ref at
-    ref_power ≤ 0 (at a positive power a response that π_ref excludes stays excluded).
+    Either is one number, or [..., 1]: one a world. ValueError: temperature ≤ 0, log_ref not normalised, a reward that is
+    not finite, or log 0 in log_ref at ref_power ≤ 0 (at a positive power a response that π_ref excludes stays excluded).
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}: at 0 the optimum is no tilt")
-    _check_normalised(log_ref, "log_ref")
+    coldest, weakest = (float(torch.as_tensor(value).min()) for value in (temperature, ref_power))
+    if not coldest > 0:
+        raise ValueError(f"temperature must be > 0, got {coldest:g}: at 0 the optimum is no tilt")
+    check_normalised(log_ref, "log_ref")
     if not bool(reward.isfinite().all()):
         raise ValueError("reward must be finite: a reward of minus infinity belongs into log_ref as zero support")
-    if ref_power <= 0 and not bool(log_ref.isfinite().all()):
-        raise ValueError(f"log_ref has zero support (log 0), which ref_power {ref_power} ≤ 0 cannot raise: use > 0")
-    prior = ref_power * log_ref if ref_power != 0 else torch.zeros_like(log_ref)
-    return (prior + reward / temperature).log_softmax(-1)
+    if weakest <= 0 and not bool(log_ref.isfinite().all()):
+        raise ValueError(f"log_ref has zero support (log 0), which ref_power {weakest:g} ≤ 0 cannot raise: use > 0")
+    return (ref_power * log_ref + reward / temperature).log_softmax(-1)
 
 
 def tpm(log_policy: Tensor, log_ref: Tensor, responsibility: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ def tpm(log_policy: Tensor, log_ref: Tensor, responsibility: Tensor) -> Tensor:
     the mixture π_ref = α·p_A + (1−α)·p_U. ValueError: a distribution that is not normalised, a(y) outside [0, 1], or a
     policy with mass where π_ref has none (a is not defined there).
     """
-    _check_normalised(log_policy, "log_policy")
-    _check_normalised(log_ref, "log_ref")
+    check_normalised(log_policy, "log_policy")
+    check_normalised(log_ref, "log_ref")
     slack = NORMALISATION_LIMIT
     if not bool(((responsibility >= -slack) & (responsibility <= 1 + slack)).all()):
         raise ValueError("responsibility must lie in [0, 1]: it is α·p_A(y)/π_ref(y)")
@@ -54,7 +54,8 @@ def tpm(log_policy: Tensor, log_ref: Tensor, responsibility: Tensor) -> Tensor:
     return (log_policy.exp() * responsibility).sum(-1)
 
 
-def _check_normalised(log_p: Tensor, name: str) -> None:
+def check_normalised(log_p: Tensor, name: str) -> None:
+    """ValueError names log-probabilities [..., Y] that do not sum to one over Y."""
     off = (log_p.exp().sum(-1) - 1).abs().max()
     if not bool(off <= NORMALISATION_LIMIT):
         raise ValueError(f"{name} must sum to one over its last axis: off by {off:.3g}, limit {NORMALISATION_LIMIT}")

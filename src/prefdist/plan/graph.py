@@ -31,6 +31,9 @@ STAGES = {
     "pad_results": "prefdist.results.distillation",
     "exact_optima": "prefdist.exact.studies.optima",
     "exact_estimators": "prefdist.exact.studies.estimators",
+    "exact_representation": "prefdist.exact.studies.representation",
+    "exact_temperature": "prefdist.exact.studies.temperature",
+    "exact_unification": "prefdist.exact.studies.unification",
     "exact_results": "prefdist.exact.results",
 }
 """Stage -> the module whose `run(spec, inputs, out, scratch)` makes the artefact."""
