@@ -9,8 +9,8 @@ from torch import Tensor
 from prefdist.exact.closed_forms import check_normalised
 from prefdist.objectives.registry import Objective
 
-HALVINGS = 100
-"""Of the bracket: from ±BRACKET nats to the spacing of float64."""
+HALVINGS = 64
+"""Of the bracket: 2·BRACKET/2⁶⁴ is 1e-15 nats, below the spacing of float64 at odds of interest."""
 BRACKET = 1e4
 """Nats: log odds of interest are smaller, ln(p/(1−p))/α with α = 0.01 included."""
 VOTERS = ("Luce", "favourite, ties at random", "favourite, ties abstain")

@@ -72,10 +72,10 @@ def draw(size: int, worlds: int, spread: float, weights: tuple[float, float]) ->
 
 @dataclass(frozen=True)
 class Identity:
-    """`name` and `other` name two ways to write a quantity; `left` and `right` compute them, [S, ...] each."""
+    """A quantity that two works write differently: `left` and `right` compute it, [S, ...] each, and `formula` says how."""
 
     name: str
-    other: str
+    formula: str
     quantity: str
     source: str
     left: Callable[[Draw], Tensor]
@@ -211,64 +211,81 @@ def _row(name: str, **weights: str) -> Callable[[Draw], Tensor]:
     return solve
 
 
+_WRITTEN_SPL, _WRITTEN_DPO, _WRITTEN_ADL = "π_ref^{β/α}·e^{r/α}/Z", "π_ref·e^{r/β}/Z", "π₀^a·e^{r/(β+γ)}/Z, a = β/(β+γ)"
 WRITTEN = (
-    Identity("tilt(α, β/α)", "SPL: π_ref^{β/α}·e^{r/α}/Z", "optimum", "SPL, Prop. 3.2", _spl, _written_spl),
-    Identity("SPL at α = β + γ", "ADL: π₀^a·e^{r/(β+γ)}/Z, a = β/(β+γ)", "optimum", "ADL, App. B", _reverse_kl, _written_adl),
-    Identity("SPL at α = β", "DPO: π_ref·e^{r/β}/Z", "optimum", "DPO, Eq. 4", _dpo, _written_dpo),
-    Identity("SPL at α = β", "Huang: α_A(y)·p_A + α_U(y)·p_U", "optimum", "Huang, Lemma 1", _dpo, _written_huang),
-    Identity("SPL", "DPO^{β/α}/Z", "optimum", "SPL, Sec. 3", _spl, _at_dpo_temperature),
-    Identity("SPL at α = γ, β = 0, r = γ·ln π*", "π*", "optimum", "ADL, Eq. 14", _without_prior, lambda w: w.target),
+    Identity("SPL", f"tilt(α, β/α) = {_WRITTEN_SPL}", "optimum", "SPL, Prop. 3.2", _spl, _written_spl),
+    Identity("ADL's reverse KL", f"tilt(β+γ, β/(β+γ)) = {_WRITTEN_ADL}", "optimum", "ADL, App. B", _reverse_kl, _written_adl),
+    Identity("RLHF and DPO", f"tilt(β, 1) = {_WRITTEN_DPO}", "optimum", "DPO, Eq. 4", _dpo, _written_dpo),
+    Identity("Huang's lemma", "tilt(β, 1) = α_A(y)·p_A + α_U(y)·p_U", "optimum", "Huang, Lemma 1", _dpo, _written_huang),
+    Identity("SPL of DPO", "tilt(α, β/α) = π_DPO^{β/α}/Z", "optimum", "SPL, Sec. 3", _spl, _at_dpo_temperature),
     Identity(
-        "SPL-DPO's σ(γ·Δ ln π) at α = γ, β = 0",
-        "PMLE: π(a)^γ/(π(a)^γ + π(b)^γ)",
+        "reverse KL without prior",
+        "tilt(γ, 0) of r = γ·ln π* is π*",
+        "optimum",
+        "ADL, Eq. 14",
+        _without_prior,
+        lambda w: w.target,
+    ),
+    Identity(
+        "PMLE's link",
+        "SPL-DPO's σ(α·Δ ln π) at α = γ, β = 0 is π(a)^γ/(π(a)^γ + π(b)^γ)",
         "preference",
         "ADL, Eq. 2 and 4",
         lambda w: torch.sigmoid(_differences(w.gamma * w.policy.log())),
         lambda w: notations.adl_preference(w.policy, w.gamma),
     ),
     Identity(
-        "α·Δ ln π − β·Δ ln π_ref at SPL's optimum",
-        "Δr",
+        "SPL's logits",
+        "α·Δ ln π − β·Δ ln π_ref = Δr at the optimum",
         "logit",
         "SPL, Prop. A.2",
         _spl_logit,
         lambda w: _differences(w.reward),
     ),
-    Identity("β·Δ ln(π/π_ref) at DPO's optimum", "Δr", "logit", "DPO, Eq. 5", _dpo_logit, lambda w: _differences(w.reward)),
     Identity(
-        "SPL at α = β + γ: E[r] + α·H(π) − β·H(π, π_ref)",
-        "ADL: E[r] + γ·H(π) − β·KL(π‖π₀)",
+        "DPO's logits",
+        "β·Δ ln(π/π_ref) = Δr at the optimum",
+        "logit",
+        "DPO, Eq. 5",
+        _dpo_logit,
+        lambda w: _differences(w.reward),
+    ),
+    Identity(
+        "SPL's and ADL's objective",
+        "E[r] + (β+γ)·H(π) − β·H(π, π_ref) = E[r] + γ·H(π) − β·KL(π‖π₀)",
         "objective",
         "SPL, Sec. 3; ADL, Eq. 15",
         lambda w: notations.spl_objective(w.policy, w.reference, w.reward, w.beta + w.gamma, w.beta),
         lambda w: -notations.adl_loss(w.policy, w.reference, w.reward, w.beta, w.gamma),
     ),
     Identity(
-        "SPL's J(π_SPL) − J(π)",
-        "α·KL(π‖π_SPL)",
+        "what SPL's objective loses",
+        "J(π_SPL) − J(π) = α·KL(π‖π_SPL)",
         "objective",
         "SPL, Prop. 3.2",
         _regret,
         lambda w: w.alpha * _divergence(w.policy, _log_spl(w)),
     ),
-    Identity("ADL's loss", "−E[r] + (β+γ)·KL(π‖π₀^a/Z) + c", "objective", "ADL, App. B", _adl_difference, _smoothed_difference),
+    Identity(
+        "ADL's smoothed prior",
+        "loss = −E[r] + (β+γ)·KL(π‖π₀^a/Z) + c, a = β/(β+γ)",
+        "objective",
+        "ADL, App. B",
+        _adl_difference,
+        _smoothed_difference,
+    ),
 )
 """Formula against formula."""
 SOLVED = (
-    Identity("tilt(α, β/α)", "SPL's J, maximised by SciPy", "optimum", "SPL, Prop. 3.2", _spl, _maximised, MAXIMISED),
     Identity(
-        "row spl",
-        "SPL: π_ref^{β/α}·e^{r/α}/Z",
-        "optimum",
-        "SPL, Prop. 3.2",
-        _row("spl", alpha="alpha", beta="beta"),
-        _written_spl,
+        "SPL, maximised", "tilt(α, β/α) = argmax of SPL's J by SciPy", "optimum", "SPL, Prop. 3.2", _spl, _maximised, MAXIMISED
     ),
-    Identity("row dpo", "DPO: π_ref·e^{r/β}/Z", "optimum", "DPO, Eq. 4", _row("dpo", beta="beta"), _written_dpo),
-    Identity("row rlhf_rloo", "DPO: π_ref·e^{r/β}/Z", "optimum", "DPO, Eq. 4", _row("rlhf_rloo", beta="beta"), _written_dpo),
+    Identity("row spl", _WRITTEN_SPL, "optimum", "SPL, Prop. 3.2", _row("spl", alpha="alpha", beta="beta"), _written_spl),
+    Identity("row dpo", _WRITTEN_DPO, "optimum", "DPO, Eq. 4", _row("dpo", beta="beta"), _written_dpo),
+    Identity("row rlhf_rloo", _WRITTEN_DPO, "optimum", "DPO, Eq. 4", _row("rlhf_rloo", beta="beta"), _written_dpo),
     Identity(
         "row reverse_kl_rloo",
-        "ADL: π₀^a·e^{r/(β+γ)}/Z",
+        _WRITTEN_ADL,
         "optimum",
         "ADL, App. B",
         _row("reverse_kl_rloo", beta="beta", gamma="gamma"),

@@ -229,7 +229,7 @@ def _draw_exact(axes: Axes, shares: Sequence[float], rows: Sequence[Row]) -> Non
         learned = [row[_column(share)] for share in shares]
         axes.plot(shares, learned, marker, color=colour, ms=5, label=f"α = {row['α']:g}")
     axes.plot(grid, grid, color=INK, linestyle=":", linewidth=0.8)
-    axes.set(title="π₀ uniform: learned (points), p^{1/α}/Z (lines)", xlabel="share p that prefers y", ylabel="learned P(y)")
+    axes.set(title="π₀ uniform: learned (points), p^(1/α)/Z (lines)", xlabel="share p that prefers y", ylabel="learned P(y)")
     axes.legend(loc="lower right")
 
 
@@ -246,7 +246,8 @@ def _draw_voters(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_xscale("log")
     title = f"Learned of n voters, mean of {rows[0]['n']} populations"
     axes.set(title=title, xlabel="voters (dashed: the whole population)", ylabel="learned P(y)")
-    axes.legend(loc="lower right", fontsize=7)
+    axes.set_ylim(bottom=0.35)
+    axes.legend(loc="lower center", fontsize=7, ncols=2)
 
 
 def _draw_types(axes: Axes, rows: Sequence[Row]) -> None:
@@ -258,7 +259,7 @@ def _draw_types(axes: Axes, rows: Sequence[Row]) -> None:
                 axes, row["types"], row["estimate"], colour, marker, size=5, yerr=error(dict(row)), linestyle="", label=label
             )
     axes.set(title="α = 1, π₀ uniform, K types of voters", xlabel="types K", ylabel="total variation from the shares")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="center right")
 
 
 run = stage(representation)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from prefdist.exact.studies.dots import EQUAL, dots
 from prefdist.exact.study import Claim, Row, Study, stage
-from prefdist.exact.tilt_identities import ROUNDING, SOLVED, WRITTEN, Draw, Identity, draw
+from prefdist.exact.tilt_identities import MAXIMISED, SOLVED, WRITTEN, Draw, Identity, draw
 
 NAMES = ("quantity", "SPL", "ADL, reverse KL", "RLHF and DPO", "Huang, Lemma 1")
 SYMBOLS = (
@@ -53,8 +53,8 @@ def unification(*, sizes: Sequence[int], worlds: int, maximised: int, spread: fl
 def _row(identity: Identity, worlds: Sequence[Draw]) -> Row:
     deviations = torch.cat([identity.deviation(world) for world in worlds])
     return {
-        "one": identity.name,
-        "other": identity.other,
+        "identity": identity.name,
+        "formula": identity.formula,
         "of": identity.quantity,
         "source": identity.source,
         "largest deviation": float(deviations.max()),
@@ -82,14 +82,14 @@ def _claim(quantity: str, rows: Sequence[Row]) -> Claim:
 
 
 def _figure(rows: Sequence[Row]) -> Figure:
-    labels = [f"{row['one']} = {row['other']}" for row in rows]
+    labels = [row["identity"] for row in rows]
     points = {
         "largest over worlds": ("o", [row["largest deviation"] for row in rows]),
         "mean": ("|", [row["mean deviation"] for row in rows]),
     }
     numbers = " or ".join(str(n) for n in sorted({row["n"] for row in rows}, reverse=True))
-    axis = f"absolute deviation (probability or nats), n = {numbers} worlds"
-    return dots(labels, points, [EQUAL] * len(rows), axis, limit=ROUNDING)
+    axis = f"largest absolute deviation (probability or nats), n = {numbers} worlds"
+    return dots(labels, points, [EQUAL] * len(rows), axis, limit=MAXIMISED)
 
 
 run = stage(unification)
