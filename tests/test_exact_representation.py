@@ -137,6 +137,19 @@ def test_refused() -> None:
         wins(torch.tensor([0.5, 0.5]).log(), "majority")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"alphas": [0.5]}, r"alphas must hold 1, got \[0\.5\]"),
+        ({"priors": [0.2]}, r"priors must hold 0\.5, got \[0\.2\]"),
+        ({"types": [2]}, r"types must hold a number > 2, got \[2\]"),
+    ],
+)
+def test_study_refuses_what_its_claims_need(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        representation(**SMALL | changed)
+
+
 def test_study_on_a_small_scale(tmp_path: Path) -> None:
     with matplotlib.rc_context(RC):
         study = representation(**SMALL)

@@ -139,6 +139,21 @@ def test_refused() -> None:
         ToyModel(2, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"lengths": [2, 3]}, r"lengths must hold 1 and a longer one, got \[2, 3\]"),
+        ({"lengths": [1]}, r"lengths must hold 1 and a longer one, got \[1\]"),
+        ({"taus": [1.0]}, "taus must hold one that is not 1"),
+        ({"toy_taus": [0.9, 1.1]}, r"toy_taus must be ≥ 1, got 0\.9"),
+        ({"vocabulary": 20, "lengths": [1, 4]}, "137561 responses, and 10000 are the limit"),
+    ],
+)
+def test_study_refuses_what_its_claims_need(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        temperature(**SMALL | changed)
+
+
 def test_study_on_a_small_scale(tmp_path: Path) -> None:
     with matplotlib.rc_context(RC):
         study = temperature(**SMALL)

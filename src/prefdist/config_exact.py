@@ -60,7 +60,7 @@ class Temperature(Strict):
     beta: float = Field(default=0.1, gt=0, description="β of DPO and SPL; SPL's α is τ·β")
     toy_vocabulary: int = Field(default=3, gt=1, description="equally likely tokens of the toy language model")
     toy_stop: float = Field(default=0.05, gt=0, lt=1, description="probability that its response ends before a token")
-    toy_taus: list[Weight] = Field(
+    toy_taus: list[Annotated[float, Field(ge=1)]] = Field(
         default=[1.0, 1.02, 1.04, 1.05, 1.06, 1.08, 1.1, 1.2, 2.0], min_length=1, description="its temperatures τ"
     )
     longest: list[int] = Field(default=[50, 100, 200, 400], min_length=1, description="maximal lengths, in tokens; and none")

@@ -217,7 +217,7 @@ WRITTEN = (
     Identity("ADL's reverse KL", f"tilt(β+γ, β/(β+γ)) = {_WRITTEN_ADL}", "optimum", "ADL, App. B", _reverse_kl, _written_adl),
     Identity("RLHF and DPO", f"tilt(β, 1) = {_WRITTEN_DPO}", "optimum", "DPO, Eq. 4", _dpo, _written_dpo),
     Identity("Huang's lemma", "tilt(β, 1) = α_A(y)·p_A + α_U(y)·p_U", "optimum", "Huang, Lemma 1", _dpo, _written_huang),
-    Identity("SPL of DPO", "tilt(α, β/α) = π_DPO^{β/α}/Z", "optimum", "SPL, Sec. 3", _spl, _at_dpo_temperature),
+    Identity("SPL of DPO", "tilt(α, β/α) = π_DPO^{β/α}/Z", "optimum", "SPL, global temperature", _spl, _at_dpo_temperature),
     Identity(
         "reverse KL without prior",
         "tilt(γ, 0) of r = γ·ln π* is π*",
@@ -254,7 +254,7 @@ WRITTEN = (
         "SPL's and ADL's objective",
         "E[r] + (β+γ)·H(π) − β·H(π, π_ref) = E[r] + γ·H(π) − β·KL(π‖π₀)",
         "objective",
-        "SPL, Sec. 3; ADL, Eq. 15",
+        "SPL, objective; ADL, Eq. 15",
         lambda w: notations.spl_objective(w.policy, w.reference, w.reward, w.beta + w.gamma, w.beta),
         lambda w: -notations.adl_loss(w.policy, w.reference, w.reward, w.beta, w.gamma),
     ),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -39,7 +40,13 @@ def representation(
 
     Finite populations: `voters` drawn with p in `voted_shares`, at each of `voted_alphas`, π₀ uniform, `seeds` of them.
     More responses: `type_worlds` populations for each number of `types`, shares uniform over the simplex, π₀ uniform.
+    ValueError: no α of 1, no prior of 0.5, or no more than two types: the claims are about these.
     """
+    for name, values, needed in (("alphas", alphas, 1.0), ("priors", priors, 0.5)):
+        if needed not in values:
+            raise ValueError(f"{name} must hold {needed:g}, got {values}: the claim of proportion is about it")
+    if max(types) < 3:
+        raise ValueError(f"types must hold a number > 2, got {types}: with two all voters are the same")
     exact = [row for prior in priors for row in _exact_rows(shares, alphas, betas, prior)]
     finite = _voter_rows(voted_shares, voted_alphas, voters, seeds)
     many = [row for number in types for row in _type_rows(number, type_worlds)]
@@ -170,7 +177,7 @@ def _proportion_claims(rows: Sequence[Row]) -> list[Claim]:
     holds = "holds" if not skewed or max(row[gap] for row in skewed) <= EQUAL else "holds under a uniform π₀, or β → 0"
     shares = Claim(
         "α = 1 represents the population in proportion, P(y) = p",
-        "SPL, Sec. 3 (proportional representation)",
+        "SPL, proportional representation",
         f"largest distance from p: {even:.1g} under a uniform π₀; {listed or 'no other π₀'}",
         holds if even <= EQUAL else "fails",
     )
@@ -224,7 +231,7 @@ def _figure(shares: Sequence[float], exact: Sequence[Row], finite: Sequence[Row]
 
 def _draw_exact(axes: Axes, shares: Sequence[float], rows: Sequence[Row]) -> None:
     grid = np.linspace(0.5, 0.97, 200)
-    for row, colour, marker in zip(rows, COLOURS, MARKERS, strict=False):
+    for row, colour, marker in zip(rows, cycle(COLOURS), cycle(MARKERS), strict=False):
         axes.plot(grid, 1 / (1 + ((1 - grid) / grid) ** (1 / row["α"])), color=colour, linewidth=1)
         learned = [row[_column(share)] for share in shares]
         axes.plot(shares, learned, marker, color=colour, ms=5, label=f"α = {row['α']:g}")
@@ -235,7 +242,7 @@ def _draw_exact(axes: Axes, shares: Sequence[float], rows: Sequence[Row]) -> Non
 
 def _draw_voters(axes: Axes, rows: Sequence[Row]) -> None:
     cells = sorted({(row["α"], row["p"]) for row in rows}, reverse=True)
-    for (alpha, p), colour, marker in zip(cells, COLOURS, MARKERS, strict=False):
+    for (alpha, p), colour, marker in zip(cells, cycle(COLOURS), cycle(MARKERS), strict=False):
         mine = [row for row in rows if (row["α"], row["p"]) == (alpha, p)]
         for row in mine:
             label = f"α = {alpha:g}, p = {p:g}" if row is mine[0] else None
@@ -251,7 +258,7 @@ def _draw_voters(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _draw_types(axes: Axes, rows: Sequence[Row]) -> None:
-    for kind, colour, marker in zip(VOTERS, COLOURS, MARKERS, strict=False):
+    for kind, colour, marker in zip(VOTERS, cycle(COLOURS), cycle(MARKERS), strict=False):
         mine = [row for row in rows if row["voters"] == kind]
         for row in mine:
             label = kind if row is mine[0] else None

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import numpy as np
 import torch
@@ -45,8 +45,15 @@ def temperature(
     """Random worlds of `vocabulary` tokens, EOS included, for each of the longest `lengths`, at temperatures `taus`.
 
     SPL has α = τ·`beta`. The toy model has `toy_vocabulary` equally likely tokens and stops with `toy_stop`; its responses
-    are restricted to each of the `longest` lengths, and to none.
+    are restricted to each of the `longest` lengths, and to none. ValueError: no length of 1 beside longer ones, no τ but 1,
+    or a toy τ below 1: the claims compare these.
     """
+    if min(lengths) != 1 or max(lengths) == 1:
+        raise ValueError(f"lengths must hold 1 and a longer one, got {lengths}: the claim compares them")
+    if set(taus) == {1.0}:
+        raise ValueError(f"taus must hold one that is not 1, got {taus}: at 1 no temperature changes anything")
+    if min(toy_taus) < 1:
+        raise ValueError(f"toy_taus must be ≥ 1, got {min(toy_taus):g}: the claim about lengths is of these")
     drawn = {
         length: random_worlds(enumerate_space(vocabulary, length), contexts=1, seeds=range(worlds), gamma=GAMMA, spread=spread)
         for length in lengths
@@ -139,7 +146,7 @@ def _spl_claim(rows: Sequence[Row]) -> Claim:
     ratios = sorted({row["α/β"] for row in rows})
     return Claim(
         "SPL's optimum is DPO's at global temperature τ = α/β",
-        "SPL, Sec. 3 (global temperature)",
+        "SPL, global temperature",
         f"total variation at most {off:.1g} at {len(ratios)} ratios α/β from {ratios[0]:g} to {ratios[-1]:g}, "
         f"{rows[0]['n']} worlds",
         "holds" if off <= EQUAL else "fails",
@@ -148,12 +155,12 @@ def _spl_claim(rows: Sequence[Row]) -> Claim:
 
 def _apart_claims(rows: Sequence[Row]) -> list[Claim]:
     changed = [row for row in rows if row["τ"] != 1]
-    one = max((row["largest"] for row in changed if row["longest"] == 1), default=math.nan)
+    one = max(row["largest"] for row in changed if row["longest"] == 1)
     more = [row for row in changed if row["longest"] > 1]
     nearest = min(more, key=lambda row: row["smallest"])
     differ = Claim(
         "global temperature is not token temperature",
-        "SPL, Sec. 3 (global temperature)",
+        "SPL, global temperature",
         f"responses of one token: total variation at most {one:.1g}; of up to two and more: at least "
         f"{nearest['smallest']:.1g} in every one of {nearest['n']} worlds at every τ ≠ 1; its mean is up to "
         f"{max(row['estimate'] for row in more):.2f}",
@@ -165,7 +172,7 @@ def _apart_claims(rows: Sequence[Row]) -> list[Claim]:
     growing = [tau for tau, mine in by_tau.items() if all(a["estimate"] < b["estimate"] for a, b in pairwise(mine))]
     grows = Claim(
         "they are the further apart the longer the responses",
-        "SPL, Sec. 3 (global temperature)",
+        "SPL, global temperature",
         f"mean total variation grows with every token at {len(growing)} of {len(by_tau)} temperatures τ ≠ 1",
         "holds" if len(growing) == len(by_tau) else "fails",
     )
@@ -177,16 +184,16 @@ def _length_claims(model: ToyModel, rows: Sequence[Row]) -> list[Claim]:
     hottest = max(row["τ"] for row in rows)
     hot = [row for row in rows if row["τ"] == hottest and row["longest"] != math.inf]
     means, limits = (" / ".join(f"{row[key]:.0f}" for row in hot) for key in ("E[tokens], global", "longest"))
-    finite = [row["τ"] for row in free if math.isfinite(row["E[tokens], global"])]
+    finite = [row["τ"] for row in free if math.isfinite(row["ln Z"])]
     exists = Claim(
         "SPL's optimum exists at every α/β: a policy may have any global temperature",
         "SPL, Prop. 3.2, on responses without a maximal length",
-        f"V = {model.vocabulary}, stop {model.stop:g}: Z is finite up to τ = {max(finite):g} of those measured, "
-        f"τ_c = {model.critical:.4f}; at τ = {hottest:g} the mean length is {means} of at most {limits} tokens",
+        f"V = {model.vocabulary}, stop {model.stop:g}, τ_c = {model.critical:.4f}: Z is finite at {len(finite)} of {len(free)} "
+        f"temperatures; at τ = {hottest:g} the mean length is {means} of at most {limits} tokens",
         "holds under τ < τ_c, or a maximal length" if len(finite) < len(free) else "holds",
     )
     ends = sorted((1 / model.stop - 1, float(model.vocabulary)))
-    by_token = [row["E[tokens], token"] for row in free if row["τ"] >= 1]
+    by_token = [row["E[tokens], token"] for row in free]
     inside = ends[0] * (1 - EQUAL) <= min(by_token) and max(by_token) <= ends[1] * (1 + EQUAL)
     bounded = Claim(
         "at token temperatures τ ≥ 1 the mean length stays between (1 − stop)/stop and V tokens",
@@ -208,7 +215,7 @@ def _figure(apart: Sequence[Row], model: ToyModel, toy: Sequence[Row]) -> Figure
 
 
 def _draw_apart(axes: Axes, rows: Sequence[Row]) -> None:
-    for length, colour, marker in zip(sorted({row["longest"] for row in rows}), COLOURS, MARKERS, strict=False):
+    for length, colour, marker in zip(sorted({row["longest"] for row in rows}), cycle(COLOURS), cycle(MARKERS), strict=False):
         mine = [row for row in rows if row["longest"] == length]
         axes.plot([row["τ"] for row in mine], [row["estimate"] for row in mine], color=colour, linewidth=0.8)
         for row in mine:
@@ -227,7 +234,7 @@ def _draw_apart(axes: Axes, rows: Sequence[Row]) -> None:
 def _draw_lengths(axes: Axes, model: ToyModel, longest: Sequence[float]) -> None:
     width = model.critical - 1
     tau = torch.linspace(1 - width, 1 + 4 * width, 601, dtype=torch.float64)
-    for limit, colour in zip(longest, COLOURS, strict=False):
+    for limit, colour in zip(longest, cycle(COLOURS), strict=False):
         label = "none" if limit == math.inf else f"{limit:g}"
         tokens = expected_length(model.growth(tau), limit).numpy()
         axes.plot(tau, np.where(np.isfinite(tokens), tokens, np.nan), color=colour, label=f"global, longest {label}")
