@@ -8,8 +8,8 @@ from torch import Tensor
 from prefdist.exact.closed_forms import tilt, tpm
 from prefdist.exact.mixtures import Mixtures
 
-COLD, HOT = 1e-6, 1e6
-"""β at which the limits are taken: smaller than any gap between two random rewards, larger than any reward."""
+COLD, HOT = 1e-8, 1e6
+"""β at which the limits are taken: far below the gap between the two best rewards, far above any reward."""
 
 
 def identities(mixtures: Mixtures, beta: float) -> Mapping[str, Tensor]:

@@ -31,6 +31,8 @@ STAGES = {
     "pad_results": "prefdist.results.distillation",
     "exact_optima": "prefdist.exact.studies.optima",
     "exact_estimators": "prefdist.exact.studies.estimators",
+    "exact_output_shift": "prefdist.exact.studies.output_shift",
+    "exact_chosen_rejected": "prefdist.exact.studies.chosen_rejected",
     "exact_results": "prefdist.exact.results",
 }
 """Stage -> the module whose `run(spec, inputs, out, scratch)` makes the artefact."""
