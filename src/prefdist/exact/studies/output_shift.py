@@ -20,8 +20,8 @@ REWARD = "normal"
 """The law that is measured for every number of outputs; the others on the pooled ones."""
 BASE = 16
 """e^{1/β} of the exact counterexample."""
-ROUNDING = 1e-9
-"""Of the identities at β = 0.01: r/β reaches 1000, and its rounding, 1e-13, is multiplied by 1000 in the derivative."""
+ROUNDING = 1e-12
+"""Of the identities: at β = 0.01 r/β reaches 1000, which itself rounds to 1e-13."""
 _LOOKS = tuple(zip(COLOURS, MARKERS, strict=True))
 
 
