@@ -8,6 +8,7 @@ from prefdist.config import VERSION, Strict
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(gt=0)]
+Outputs = Annotated[int, Field(ge=2, le=1000)]
 
 
 class Optima(Strict):
@@ -66,6 +67,42 @@ class Temperature(Strict):
     longest: list[int] = Field(default=[50, 100, 200, 400], min_length=1, description="maximal lengths, in tokens; and none")
 
 
+class OutputShift(Strict):
+    """Mass of the aligned component of a mixture after tuning: Huang's Lemma 1 and Theorem 2."""
+
+    worlds: int = Field(default=50_000, gt=0, description="random worlds a cell, all meeting the hypotheses of Theorem 2")
+    outputs: list[Outputs] = Field(
+        default=[2, 3, 4, 5, 6, 10, 30, 100], min_length=1, description="numbers of outputs, each a cell, with normal rewards"
+    )
+    pooled: list[Outputs] = Field(
+        default=[3, 4, 5, 6],
+        min_length=1,
+        description="numbers of outputs taken together: for laws of rewards, identities and conditions; worlds of each",
+    )
+    rewards: list[Literal["normal", "uniform", "exponential", "integers", "binary"]] = Field(
+        default=["normal", "uniform", "exponential", "integers", "binary"], min_length=1, description="laws of rewards"
+    )
+    betas: list[Weight] = Field(
+        default=[0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0], min_length=1, description="β of the tilt, in units of r"
+    )
+    seed: int = Field(default=0, ge=0, description="of all draws")
+
+
+class ChosenRejected(Strict):
+    """Win rates of tuned models against the reference that the labelled pairs came from."""
+
+    worlds: int = Field(default=5_000, gt=0, description="random worlds of each annotator and number of responses")
+    outputs: list[Outputs] = Field(default=[2, 3, 5, 10, 30], min_length=1, description="numbers of responses")
+    annotators: list[Literal["bradley_terry", "noisy", "intransitive"]] = Field(
+        default=["bradley_terry", "noisy", "intransitive"], min_length=1, description="who labels the pairs"
+    )
+    betas: list[Weight] = Field(default=[0.05, 0.1, 0.5, 1.0, 2.0], min_length=1, description="β, weight of the cross-entropy")
+    taus: list[Annotated[float, Field(gt=1)]] = Field(
+        default=[1.2, 1.5, 2.0, 4.0, 11.0], min_length=1, description="SPL's α/β; 1 is measured beside them"
+    )
+    seed: int = Field(default=0, ge=0, description="of all draws")
+
+
 class Unification(Strict):
     """SPL, ADL's reverse KL, RLHF, Huang's lemma and DPO as one tilt of the prior."""
 
@@ -86,6 +123,8 @@ class ExactSuite(Strict):
     estimators: Estimators = Estimators()
     representation: Representation = Representation()
     temperature: Temperature = Temperature()
+    output_shift: OutputShift = OutputShift()
+    chosen_rejected: ChosenRejected = ChosenRejected()
     unification: Unification = Unification()
 
     @property

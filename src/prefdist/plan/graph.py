@@ -33,6 +33,8 @@ STAGES = {
     "exact_estimators": "prefdist.exact.studies.estimators",
     "exact_representation": "prefdist.exact.studies.representation",
     "exact_temperature": "prefdist.exact.studies.temperature",
+    "exact_output_shift": "prefdist.exact.studies.output_shift",
+    "exact_chosen_rejected": "prefdist.exact.studies.chosen_rejected",
     "exact_unification": "prefdist.exact.studies.unification",
     "exact_results": "prefdist.exact.results",
 }
