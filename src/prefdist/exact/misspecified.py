@@ -110,7 +110,8 @@ def antisymmetric(tables: int, responses: int, seed: int) -> Tensor:
 
 def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p‖q) [..., Y] -> [...] in nats, for full support."""
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    # Rounding may leave a divergence of nothing at −1e-17.
+    return (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Setting:
         gap = worlds.reward.unsqueeze(-1) - worlds.reward.unsqueeze(-2)
         own = {k: k * worlds.log_target + math.sqrt(1 - k**2) * worlds.log_reference for k in knowledge}
         priors = {k: log_p.log_softmax(-1) for k, log_p in own.items()}
-        return cls(worlds, gap, antisymmetric(*worlds.log_target.shape, seed), priors)
+        return cls(worlds, gap, antisymmetric(len(gap), gap.shape[-1], seed), priors)
 
     def divergences(self, kind: str, strengths: Sequence[float]) -> dict[tuple[str, float], tuple[Tensor, Tensor]]:
         """KL(π*‖π) and KL(π‖π*) [strengths, worlds], means over contexts, by method and prior."""

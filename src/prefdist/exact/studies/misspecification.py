@@ -47,7 +47,7 @@ def misspecification(
     for kind, values in strengths.items():
         if min(values) != 0:
             raise ValueError(
-                f"strengths of {kind} must start at 0 (factors: at 1), got {min(values):g}: it is what they add to"
+                f"strengths of {kind} must hold 0 (factors: 1), least is {min(values):g}: excess is counted from it"
             )
     drawn = random_worlds(enumerate_space(actions, 1), contexts=contexts, seeds=range(worlds), gamma=gamma, spread=spread)
     setting = Setting.of(drawn, knowledge, seed=worlds)
