@@ -61,6 +61,20 @@ class Misspecification(Strict):
     cyclic_win: float = Field(default=0.9, gt=0.5, lt=1, description="how often each wins in a cycle of three")
 
 
+class PriorSmoothing(Strict):
+    """Reverse KL's prior π₀^a: mass on outputs of low prior and high reward, against γ."""
+
+    worlds: int = Field(default=500, gt=1, description="random worlds; those without a low prior with a high reward drop out")
+    outputs: int = Field(default=40, ge=4, le=1000, description="outputs of a world")
+    share: float = Field(default=0.25, gt=0, le=0.5, description="of outputs that count as low in prior, as high in reward")
+    prior_spreads: list[Weight] = Field(default=[2.0, 10.0], min_length=1, description="standard deviation of log π₀, nats")
+    betas: list[NotNegative] = Field(default=[0.0, 0.05, 0.1, 0.2], min_length=1, description="β, units of the reward's s.d.")
+    gammas: list[NotNegative] = Field(
+        default=[0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0], min_length=2, description="γ, entropy coefficient, as β"
+    )
+    seed: int = Field(default=0, ge=0, description="of all draws")
+
+
 class Representation(Strict):
     """Proportional representation: what SPL and DPO learn of a divided population."""
 
@@ -150,6 +164,7 @@ class ExactSuite(Strict):
     optima: Optima = Optima()
     estimators: Estimators = Estimators()
     misspecification: Misspecification = Misspecification()
+    prior_smoothing: PriorSmoothing = PriorSmoothing()
     representation: Representation = Representation()
     temperature: Temperature = Temperature()
     output_shift: OutputShift = OutputShift()
