@@ -65,7 +65,8 @@ def random_priors(worlds: int, outputs: int, spread: float, share: float, seed: 
     """Logits of π₀ from N(0, spread²), rewards from N(0, 1), each on its own.
 
     Low prior: the lowest `share` of the outputs; wanted: those of them among the highest `share` of rewards. Worlds without a
-    wanted output are left out, so there are fewer than `worlds`. ValueError: a share of less than one output, or above ½.
+    wanted output are left out, so there are fewer than `worlds`. ValueError: a share of less than one output, or above ½; no world
+    that has one.
     """
     check_outputs(outputs)
     if not 1 <= share * outputs <= outputs / 2:
@@ -77,4 +78,6 @@ def random_priors(worlds: int, outputs: int, spread: float, share: float, seed: 
     low = log_prior.argsort(-1).argsort(-1) < count
     wanted = low & (reward.argsort(-1).argsort(-1) >= outputs - count)
     kept = wanted.any(-1)
+    if not bool(kept.any()):
+        raise ValueError(f"worlds must be more than {worlds}: in none of these has a low prior a high reward")
     return Priors(log_prior[kept], reward[kept], low[kept], wanted[kept])
