@@ -8,6 +8,7 @@ from prefdist.config import VERSION, Strict
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Outputs = Annotated[int, Field(ge=2, le=1000)]
 
 
@@ -31,6 +32,47 @@ class Estimators(Strict):
     vocabulary: int = Field(default=3, gt=1, description="tokens")
     length: int = Field(default=3, gt=0, description="longest response")
     spread: float = Field(default=1.0, gt=0, description="standard deviation of all logits")
+
+
+class Misspecification(Strict):
+    """Preferences that are not those a method assumes, on infinite data."""
+
+    worlds: int = Field(default=200, gt=1, description="random worlds, seeds 0 … worlds−1")
+    contexts: int = Field(default=5, gt=0, description="contexts of a table")
+    actions: int = Field(default=6, gt=1, le=100, description="actions of a table")
+    gamma: float = Field(default=0.5, gt=0, description="γ of the preferences")
+    spread: float = Field(default=1.0, gt=0, description="standard deviation of all logits")
+    knowledge: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=[0.0, 0.9], min_length=1, description="weight of log π* in log π₀"
+    )
+    position_biases: list[NotNegative] = Field(
+        default=[0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0], min_length=2, description="b, nats for the response shown first"
+    )
+    cycles: list[NotNegative] = Field(
+        default=[0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0], min_length=2, description="c, nats, weight of the intransitive part"
+    )
+    noises: list[Annotated[float, Field(ge=0, lt=0.5)]] = Field(
+        default=[0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.45], min_length=2, description="ε, share of labels turned round"
+    )
+    factors: list[Annotated[float, Field(ge=1)]] = Field(
+        default=[1.0, 1.25, 1.5, 2.0, 3.0, 4.0], min_length=2, description="of the assumed γ, both up and down"
+    )
+    small: float = Field(default=0.01, gt=0, lt=0.25, description="strength at which, and at twice, orders are fitted")
+    cyclic_win: float = Field(default=0.9, gt=0.5, lt=1, description="how often each wins in a cycle of three")
+
+
+class PriorSmoothing(Strict):
+    """Reverse KL's prior π₀^a: mass on outputs of low prior and high reward, against γ."""
+
+    worlds: int = Field(default=500, gt=1, description="random worlds; those without a low prior with a high reward drop out")
+    outputs: int = Field(default=40, ge=4, le=1000, description="outputs of a world")
+    share: float = Field(default=0.25, gt=0, le=0.5, description="of outputs that count as low in prior, as high in reward")
+    prior_spreads: list[Weight] = Field(default=[2.0, 10.0], min_length=1, description="standard deviation of log π₀, nats")
+    betas: list[NotNegative] = Field(default=[0.0, 0.05, 0.1, 0.2], min_length=1, description="β, units of the reward's s.d.")
+    gammas: list[NotNegative] = Field(
+        default=[0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0], min_length=2, description="γ, entropy coefficient, as β"
+    )
+    seed: int = Field(default=0, ge=0, description="of all draws")
 
 
 class Representation(Strict):
@@ -121,6 +163,8 @@ class ExactSuite(Strict):
     version: str = Field(pattern=VERSION)
     optima: Optima = Optima()
     estimators: Estimators = Estimators()
+    misspecification: Misspecification = Misspecification()
+    prior_smoothing: PriorSmoothing = PriorSmoothing()
     representation: Representation = Representation()
     temperature: Temperature = Temperature()
     output_shift: OutputShift = OutputShift()
