@@ -1,7 +1,7 @@
 """What each method learns from n pairs of a toy world: its divergences from π* over n, β and seeds (ADL, App. D.1).
 
 Every method sees the pairs through counts of wins. Reward models and likelihoods have the same ridge, beside the sum over
-pairs: its share of the loss vanishes as 1/n, and it bounds what separable pairs would send to infinity.
+pairs: its share of the mean loss is ridge/n, and it bounds what separable pairs would send to infinity.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,12 @@ from prefdist.exact.bradley_terry import fit
 from prefdist.exact.closed_forms import tilt
 from prefdist.exact.pairs import count_wins, law_of_wins
 from prefdist.exact.policy_fits import fit_policy
+from prefdist.exact.worlds import enumerate_space, random_worlds
 
-SHUFFLES = {"fitted": 0, "held out": 1, "fresh": 2}
-"""Streams of pairs of one seed."""
+STREAMS = {"fitted": 0, "held out": 1, "fresh": 2}
+"""Of pairs of one seed: independent of each other."""
+MANY = 2.0**40
+"""Pairs that stand for infinitely many: the ridge's share of their mean loss is gone."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,21 @@ class Toy:
         """r [S, X, Y]."""
         return self.gamma * self.log_target
 
+    @property
+    def law(self) -> Tensor:
+        """Of one labelled pair, [S, X, Y, Y]."""
+        return law_of_wins(self.log_reference, self.reward)
+
+    @property
+    def unlabelled_law(self) -> Tensor:
+        """Of one pair whose label says nothing, [S, X, Y, Y]."""
+        return law_of_wins(self.log_reference, torch.zeros_like(self.reward))
+
 
 @dataclass(frozen=True)
 class Pairs:
     """Wins [N, S, X, Y, Y] among n pairs: all, those fitted when β is chosen, those held out then; and unlabelled fresh ones."""
 
-    sizes: Sequence[int]
     every: Tensor
     fitted: Tensor
     held_out: Tensor
@@ -48,16 +60,24 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Curves:
-    """Of one method, [B, N, S]: divergences from π* in nats (means over contexts), fitted to all pairs; and the held-out loss.
+    """Of one method: divergences from π* in nats, means over contexts, and the held-out loss, [B, N, S] over β, n and seeds.
 
-    betas [B]: the first is the method without a regulariser, or at β = γ where it has no such form. log_policy [B, N, S,
-    X, Y].
+    betas [B]: the first is the method without a regulariser, or at β = γ where it has no such form. exact [B, S]: the
+    forward divergence that infinitely many pairs leave.
     """
 
     betas: Tensor
     forward: Tensor
     reverse: Tensor
     held_out: Tensor
+    exact: Tensor
+
+
+def toy_worlds(*, contexts: int, actions: int, seeds: Sequence[int], gamma: float, spread: float) -> Toy:
+    """Logits of π* and π₀ from N(0, spread²), a world a seed; pairs come from π₀."""
+    worlds = random_worlds(enumerate_space(actions, 1), contexts=contexts, seeds=seeds, gamma=gamma, spread=spread)
+    shape = (len(seeds), contexts, actions)
+    return Toy(worlds.log_target.view(shape), worlds.log_reference.view(shape), gamma, seeds)
 
 
 def draw_pairs(toy: Toy, sizes: Sequence[int], held_out: float) -> Pairs:
@@ -67,56 +87,51 @@ def draw_pairs(toy: Toy, sizes: Sequence[int], held_out: float) -> Pairs:
         raise ValueError(f"held_out must leave pairs on both sides of {sizes[0]}, got {held_out:g}")
 
     def draw(stream: str, law: Tensor, numbers: Sequence[int]) -> Tensor:
-        return count_wins(law, numbers, [(seed, SHUFFLES[stream]) for seed in toy.seeds])
+        return count_wins(law, numbers, [(seed, STREAMS[stream]) for seed in toy.seeds])
 
-    labelled = law_of_wins(toy.log_reference, toy.reward)
-    unlabelled = law_of_wins(toy.log_reference, torch.zeros_like(toy.reward))
-    fitted = draw("fitted", labelled, [n - without for n, without in zip(sizes, withheld, strict=True)])
-    held = draw("held out", labelled, withheld)
-    return Pairs(sizes, fitted + held, fitted, held, draw("fresh", unlabelled, sizes))
+    fitted = draw("fitted", toy.law, [n - without for n, without in zip(sizes, withheld, strict=True)])
+    held = draw("held out", toy.law, withheld)
+    return Pairs(fitted + held, fitted, held, draw("fresh", toy.unlabelled_law, sizes))
 
 
-Learner = Callable[[Tensor, Tensor], Tensor]
-"""Wins [N, S, X, Y, Y] and β [B, 1, 1, 1] -> log π [B, N, S, X, Y]."""
+Learner = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Wins [N, S, X, Y, Y], as many fresh pairs and β [B, 1, 1, 1] -> log π [B, N, S, X, Y]."""
 
 
 def tilted(toy: Toy, ridge: float, powers: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Learner:
     """π ∝ π₀^power·exp(r̂/temperature) for the temperature and power of β that `powers` gives."""
 
-    def learn(wins: Tensor, beta: Tensor) -> Tensor:
+    def learn(wins: Tensor, fresh: Tensor, beta: Tensor) -> Tensor:
         temperature, power = powers(beta.unsqueeze(-1))
         return tilt(toy.log_reference, fit(wins, ridge), temperature=temperature, ref_power=power)
 
     return learn
 
 
-def likelihood(toy: Toy, pairs: Pairs, ridge: float) -> Learner:
-    """PMLE with β·KL in the loss (ADL, Eq. 5), means over all n pairs and over contexts."""
+def likelihood(toy: Toy, ridge: float) -> Learner:
+    """PMLE with β·KL in the loss (ADL, Eq. 5)."""
 
-    def learn(wins: Tensor, beta: Tensor) -> Tensor:
-        return _with_kl(toy, wins, beta * _per_context(wins), ridge)
+    def learn(wins: Tensor, fresh: Tensor, beta: Tensor) -> Tensor:
+        return _with_kl(toy, wins, beta, ridge)
 
     return learn
 
 
-def distilled(toy: Toy, pairs: Pairs, ridge: float, *, fresh: bool) -> Learner:
+def distilled(toy: Toy, ridge: float, *, on_fresh: bool) -> Learner:
     """Distillation of r̂ with β·KL in the loss (ADL, Eq. 12): on the labelled pairs themselves, or on as many fresh ones."""
 
-    def learn(wins: Tensor, beta: Tensor) -> Tensor:
+    def learn(wins: Tensor, fresh: Tensor, beta: Tensor) -> Tensor:
         reward = fit(wins, ridge)
-        seen = pairs.fresh if fresh else wins
+        seen = fresh if on_fresh else wins
         soft = (seen + seen.mT) * torch.sigmoid(reward.unsqueeze(-1) - reward.unsqueeze(-2))
-        return _with_kl(toy, soft, beta * _per_context(soft), ridge)
+        return _with_kl(toy, soft, beta, ridge)
 
     return learn
 
 
-def _per_context(wins: Tensor) -> Tensor:
-    """Pairs a context on average: [N, S, X, Y, Y] -> [N, S, 1]. The loss is n times the mean loss."""
-    return wins.sum((-1, -2)).mean(-1, keepdim=True)
-
-
-def _with_kl(toy: Toy, wins: Tensor, kl: Tensor, ridge: float) -> Tensor:
+def _with_kl(toy: Toy, wins: Tensor, beta: Tensor, ridge: float) -> Tensor:
+    """β·KL is a mean over contexts beside a mean over pairs; the fit has sums over one context's pairs, so β·n/X beside them."""
+    kl = beta * wins.sum((-1, -2)).mean(-1, keepdim=True)
     shape = torch.broadcast_shapes(kl.shape, wins.shape[:-2])
     return fit_policy(wins, toy.log_reference, gamma=toy.gamma, kl=kl.expand(shape), ridge=ridge)
 
@@ -141,15 +156,32 @@ def held_out_loss(toy: Toy, log_policy: Tensor, wins: Tensor) -> Tensor:
 
 
 def measure(toy: Toy, pairs: Pairs, learn: Learner, betas: Sequence[float]) -> Curves:
+    """Policies fitted to all pairs; the held-out loss is that of a fit without the held-out pairs."""
     grid = torch.tensor(betas, dtype=torch.float64)
     shaped = grid.view(-1, 1, 1, 1)
-    policy = learn(pairs.every, shaped)
-    chosen_on = held_out_loss(toy, learn(pairs.fitted, shaped), pairs.held_out)
-    return Curves(grid, forward_kl(toy, policy), reverse_kl(toy, policy), chosen_on)
+    policy = learn(pairs.every, pairs.fresh, shaped)
+    held_out = held_out_loss(toy, learn(pairs.fitted, pairs.fresh, shaped), pairs.held_out)
+    limit = learn(MANY * toy.law.unsqueeze(0), MANY * toy.unlabelled_law.unsqueeze(0), shaped)
+    return Curves(grid, forward_kl(toy, policy), reverse_kl(toy, policy), held_out, forward_kl(toy, limit).squeeze(1))
+
+
+def asymptote(toy: Toy) -> Tensor:
+    """lim n·E[KL(π*‖π̂)] of Bradley-Terry's maximum likelihood, π̂ ∝ exp(r̂/γ), in nats, [S].
+
+    KL ≈ ½·Var_π*(r̂ − r)/γ², and Cov(r̂) = H⁺/n with H the Laplacian of the weights P(pair)·σ(Δr)·σ(−Δr): the inverse
+    Fisher information.
+    """
+    won = torch.sigmoid(toy.reward.unsqueeze(-1) - toy.reward.unsqueeze(-2))
+    weights = (toy.law + toy.law.mT) * won * (1 - won)
+    laplacian = torch.diag_embed(weights.sum(-1)) - weights
+    target = toy.log_target.exp()
+    spread = torch.diag_embed(target) - target.unsqueeze(-1) * target.unsqueeze(-2)
+    traces = (spread * torch.linalg.pinv(laplacian, hermitian=True)).sum((-1, -2))
+    return traces.mean(-1) / (2 * toy.gamma**2)
 
 
 def choose(curves: Curves, by: str) -> Mapping[str, Tensor]:
-    """Both divergences and β [N, S] at the β chosen a seed and n "by" "none", "held-out" or "oracle" (forward KL)."""
+    """Divergences [N, S], and β and "exact" [N, S] with it, at the β chosen "by" "none", "held-out" or "oracle" (forward KL)."""
     if by == "none":
         index = torch.zeros_like(curves.forward[0], dtype=torch.long)
     else:
@@ -158,4 +190,5 @@ def choose(curves: Curves, by: str) -> Mapping[str, Tensor]:
     def at(values: Tensor) -> Tensor:
         return values.gather(0, index.unsqueeze(0)).squeeze(0)
 
-    return {"forward": at(curves.forward), "reverse": at(curves.reverse), "beta": curves.betas[index]}
+    exact = curves.exact.gather(0, index)
+    return {"forward": at(curves.forward), "reverse": at(curves.reverse), "beta": curves.betas[index], "exact": exact}
