@@ -9,6 +9,7 @@ from prefdist.config import VERSION, Strict
 Share = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Octave = Annotated[int, Field(ge=0, le=40)]
 Outputs = Annotated[int, Field(ge=2, le=1000)]
 
 
@@ -32,6 +33,27 @@ class Estimators(Strict):
     vocabulary: int = Field(default=3, gt=1, description="tokens")
     length: int = Field(default=3, gt=0, description="longest response")
     spread: float = Field(default=1.0, gt=0, description="standard deviation of all logits")
+
+
+class Convergence(Strict):
+    """How fast each method learns π* from n pairs, and which do not: ADL's toy world."""
+
+    contexts: int = Field(default=10, gt=0, description="contexts of a table")
+    actions: int = Field(default=10, gt=1, le=100, description="actions of a table")
+    gamma: float = Field(default=0.5, gt=0, description="γ of the preferences")
+    spread: float = Field(default=0.1, gt=0, description="standard deviation of the logits of π* and π₀; pairs come from π₀")
+    seeds: int = Field(default=20, gt=1, description="worlds with their pairs, seeds 0 … seeds−1")
+    octaves: tuple[Octave, Octave] = Field(default=(5, 20), description="least and largest log₂ of the number of pairs")
+    slope_octaves: int = Field(default=5, gt=0, description="last doublings of n over which slopes are fitted")
+    betas: list[Weight] = Field(
+        default=[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
+        min_length=1,
+        description="β among which is chosen, beside none",
+    )
+    fixed_betas: list[Weight] = Field(default=[0.1, 1.0], description="of betas: those at which plateaus are reported")
+    alphas: list[Weight] = Field(default=[0.5, 1.0], description="SPL's α")
+    ridge: float = Field(default=0.001, gt=0, description="of rewards and likelihoods, beside the sum over a context's pairs")
+    held_out: float = Field(default=0.25, gt=0, lt=1, description="share of n pairs that choose β")
 
 
 class Misspecification(Strict):
@@ -163,6 +185,7 @@ class ExactSuite(Strict):
     version: str = Field(pattern=VERSION)
     optima: Optima = Optima()
     estimators: Estimators = Estimators()
+    convergence: Convergence = Convergence()
     misspecification: Misspecification = Misspecification()
     prior_smoothing: PriorSmoothing = PriorSmoothing()
     representation: Representation = Representation()
