@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefdist.exact.bradley_terry import fit
-from prefdist.exact.closed_forms import tilt
 from prefdist.exact.pairs import count_wins, law_of_wins
-from prefdist.exact.policy_fits import fit_policy
 from prefdist.exact.worlds import enumerate_space, random_worlds
 
 STREAMS = {"fitted": 0, "held out": 1, "fresh": 2}
 """Of pairs of one seed: independent of each other."""
+DIVERGENCES = {"forward": "KL(π*‖π)", "reverse": "KL(π‖π*)"}
 MANY = 2.0**40
 """Pairs that stand for infinitely many: the ridge's share of their mean loss is gone."""
 
@@ -50,7 +48,7 @@ class Toy:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Wins [N, S, X, Y, Y] among n pairs: all, those fitted when β is chosen, those held out then; and unlabelled fresh ones."""
+    """Wins [N, S, X, Y, Y] among n pairs: all, those fitted when β is chosen, those held out then; unlabelled fresh ones."""
 
     every: Tensor
     fitted: Tensor
@@ -98,44 +96,6 @@ Learner = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Wins [N, S, X, Y, Y], as many fresh pairs and β [B, 1, 1, 1] -> log π [B, N, S, X, Y]."""
 
 
-def tilted(toy: Toy, ridge: float, powers: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Learner:
-    """π ∝ π₀^power·exp(r̂/temperature) for the temperature and power of β that `powers` gives."""
-
-    def learn(wins: Tensor, fresh: Tensor, beta: Tensor) -> Tensor:
-        temperature, power = powers(beta.unsqueeze(-1))
-        return tilt(toy.log_reference, fit(wins, ridge), temperature=temperature, ref_power=power)
-
-    return learn
-
-
-def likelihood(toy: Toy, ridge: float) -> Learner:
-    """PMLE with β·KL in the loss (ADL, Eq. 5)."""
-
-    def learn(wins: Tensor, fresh: Tensor, beta: Tensor) -> Tensor:
-        return _with_kl(toy, wins, beta, ridge)
-
-    return learn
-
-
-def distilled(toy: Toy, ridge: float, *, on_fresh: bool) -> Learner:
-    """Distillation of r̂ with β·KL in the loss (ADL, Eq. 12): on the labelled pairs themselves, or on as many fresh ones."""
-
-    def learn(wins: Tensor, fresh: Tensor, beta: Tensor) -> Tensor:
-        reward = fit(wins, ridge)
-        seen = fresh if on_fresh else wins
-        soft = (seen + seen.mT) * torch.sigmoid(reward.unsqueeze(-1) - reward.unsqueeze(-2))
-        return _with_kl(toy, soft, beta, ridge)
-
-    return learn
-
-
-def _with_kl(toy: Toy, wins: Tensor, beta: Tensor, ridge: float) -> Tensor:
-    """β·KL is a mean over contexts beside a mean over pairs; the fit has sums over one context's pairs, so β·n/X beside them."""
-    kl = beta * wins.sum((-1, -2)).mean(-1, keepdim=True)
-    shape = torch.broadcast_shapes(kl.shape, wins.shape[:-2])
-    return fit_policy(wins, toy.log_reference, gamma=toy.gamma, kl=kl.expand(shape), ridge=ridge)
-
-
 def forward_kl(toy: Toy, log_policy: Tensor) -> Tensor:
     """KL(π*‖π) in nats, its mean over contexts: [..., S, X, Y] -> [..., S]."""
     return (toy.log_target.exp() * (toy.log_target - log_policy)).sum(-1).mean(-1)
@@ -144,6 +104,12 @@ def forward_kl(toy: Toy, log_policy: Tensor) -> Tensor:
 def reverse_kl(toy: Toy, log_policy: Tensor) -> Tensor:
     """KL(π‖π*) in nats, its mean over contexts: [..., S, X, Y] -> [..., S]."""
     return (log_policy.exp() * (log_policy - toy.log_target)).sum(-1).mean(-1)
+
+
+def without_data(toy: Toy) -> dict[str, Tensor]:
+    """KL(π*‖π) [S] of the two policies that saw no pairs: the prior, and the one that knows nothing."""
+    uniform = torch.full_like(toy.log_target, 1 / toy.log_target.shape[-1]).log()
+    return {"π₀": forward_kl(toy, toy.log_reference), "uniform": forward_kl(toy, uniform)}
 
 
 def held_out_loss(toy: Toy, log_policy: Tensor, wins: Tensor) -> Tensor:
@@ -181,7 +147,7 @@ def asymptote(toy: Toy) -> Tensor:
 
 
 def choose(curves: Curves, by: str) -> Mapping[str, Tensor]:
-    """Divergences [N, S], and β and "exact" [N, S] with it, at the β chosen "by" "none", "held-out" or "oracle" (forward KL)."""
+    """Divergences, β and "exact" [N, S] at the β chosen "by" "none", "held-out" or "oracle" (least forward KL)."""
     if by == "none":
         index = torch.zeros_like(curves.forward[0], dtype=torch.long)
     else:
