@@ -20,6 +20,7 @@ SETTLED = 1e-9
 STATIONARY = 1e-9
 """Gradient by logits at the end, as a share of all weights in the loss."""
 HALVINGS = 40
+NO_MINIMUM = "no minimum of the likelihood with KL found"
 AT_ONCE = 4096
 """Tables of one batch: larger ones leave the processor's cache, and take twice the time."""
 
@@ -130,7 +131,7 @@ def _descend(losses: _Losses) -> Tensor:
             if bool((slope <= STATIONARY).all()):
                 return logits
             break
-    raise RuntimeError(f"no minimum of the likelihood with KL found: {len(open_)} of {len(logits)} after {MAX_STEPS} steps")
+    raise RuntimeError(f"{NO_MINIMUM}: {len(open_)} of {len(logits)} after {MAX_STEPS} steps")
 
 
 def _step(losses: _Losses, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,7 +141,9 @@ def _step(losses: _Losses, logits: Tensor) -> tuple[Tensor, Tensor]:
     definite = failed == 0
     if not bool(definite.all()):
         bent = ~definite
-        factor[bent] = torch.linalg.cholesky(_grounded(losses[bent].gauss_newton(logits[bent])))
+        factor[bent], flat = torch.linalg.cholesky_ex(_grounded(losses[bent].gauss_newton(logits[bent])))
+        if bool(flat.any()):
+            raise RuntimeError(f"{NO_MINIMUM}: some responses always win or meet no other, use a kl or a ridge > 0")
     return torch.cholesky_solve(gradient.unsqueeze(-1), factor).squeeze(-1), definite
 
 
