@@ -131,16 +131,16 @@ def _figure(rows: Sequence[Row], constant: float, blind: Mapping[str, float]) ->
                 axes.plot(sizes, [r["estimate"] for r in mine], color=colour, marker=marker, ms=4, lw=0.9, label=name)
                 axes.fill_between(sizes, [r["low"] for r in mine], [r["high"] for r in mine], color=colour, alpha=0.15, lw=0)
             axes.plot(sizes, [constant / n for n in sizes], color=PALE, linestyle="--", label="Fisher's limit, ∝ 1/n")
-            for kl, style in zip(blind.values(), ("-", ":"), strict=True):
-                axes.axhline(kl, color=INK, linestyle=style, lw=0.8)
             axes.set(xscale="log", yscale="log", ylim=(1e-4, 300))
             axes.minorticks_off()  # they take most of the time of drawing
         line[0].set_ylabel(f"{divergence} / nats, {rows[0]['n']} seeds")
     for axes, title in zip(panels[0], CHOICES.values(), strict=True):
         axes.set_title(title)
+        for (name, kl), style in zip(blind.items(), ("-", ":"), strict=True):
+            axes.axhline(kl, color=INK, linestyle=style, lw=0.8, label=f"{name}, no pairs")
     for axes in panels[-1]:
         axes.set_xlabel("labelled pairs n")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 
