@@ -65,8 +65,8 @@ def random_priors(worlds: int, outputs: int, spread: float, share: float, seed: 
     """Logits of π₀ from N(0, spread²), rewards from N(0, 1), each on its own.
 
     Low prior: the lowest `share` of the outputs; wanted: those of them among the highest `share` of rewards. Worlds without a
-    wanted output are left out, so there are fewer than `worlds`. ValueError: a share of less than one output, or above ½; no world
-    that has one.
+    wanted output are left out, so there are fewer than `worlds`. ValueError: a share of less than one output, or above ½; no
+    world that has one.
     """
     check_outputs(outputs)
     if not 1 <= share * outputs <= outputs / 2:

@@ -144,8 +144,8 @@ def _identity_claims(off: dict[str, float], rows: Sequence[Row]) -> Iterator[Cla
     yield Claim(
         "smoothing the prior changes which outputs are preferred, beside RLHF at the same β",
         "a reading of ADL, App. B",
-        f"reverse KL is RLHF's policy to the power 1/(1 + γ/β), within {off['temperature']:.1g} in total variation: the order of "
-        "outputs, by r + β·ln π₀, stays at every γ",
+        f"reverse KL is RLHF's policy to the power 1/(1 + γ/β), within {off['temperature']:.1g} in total variation: the order "
+        "of outputs, by r + β·ln π₀, stays at every γ",
         "fails" if off["temperature"] <= SLACK * 1e2 else "holds",
     )
 
