@@ -53,15 +53,24 @@ def between(log_target: Tensor, log_far: Tensor, shift: float) -> Tensor:
 
 
 def bound(coverage: Tensor, size: int, *, gamma: float, pairs: int, delta: float) -> Tensor:
-    """C·ln(|Π|/δ)/(γ²·n) in nats: with probability 1−δ no less than PMLE's KL(π*‖π̂), up to a constant (ADL, Theorem 4)."""
+    """C·ln(|Π|/δ)/(γ²·n) in nats: with probability 1−δ no less than PMLE's KL(π*‖π̂), up to a constant (ADL, Theorem 4).
+
+    ValueError: δ outside (0, 1), γ ≤ 0, or n < 1.
+    """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must lie in (0, 1), got {delta:g}: the bound holds with probability 1−δ")
+    if not (gamma > 0 and pairs >= 1):
+        raise ValueError(f"gamma must be > 0 and pairs ≥ 1, got {gamma:g} and {pairs}")
     return coverage * math.log(size / delta) / (gamma**2 * pairs)
 
 
 def log_constant(radius: Tensor, gamma: float) -> Tensor:
     """ln of the constant of ADL's Theorem 4, (½ ∨ ψ(e^{4R}))·16·(2R²e^{4R}+3)·e^{4γR}, ψ(z) = (z−1−ln z)/(ln z)²; |R̄| ≤ γR.
 
-    R [...] > 0 in nats; a logarithm because it passes float64's largest number at R = 75.
+    R [...] > 0 in nats; a logarithm because the constant passes float64's largest number at R ≈ 80. ValueError: R ≤ 0.
     """
+    if not bool((radius > 0).all()):
+        raise ValueError(f"radius must be > 0, got {float(radius.min()):g}: ψ is not defined at one reward")
     four = 4 * radius
     log_psi = four + (1 - (1 + four) * (-four).exp()).log() - 2 * four.log()
     log_loss = math.log(16) + four + (2 * radius.square() + 3 * (-four).exp()).log()

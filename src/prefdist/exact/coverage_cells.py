@@ -1,4 +1,4 @@
-"""One law and number of pairs: what PMLE and reverse KL learn over each class, in many worlds, and the coverage of the class."""
+"""One law and number of pairs: what PMLE and reverse KL learn over each class, in many worlds, and its coverage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from torch import Tensor
 from prefdist.exact.coverage import between, coverages
 from prefdist.exact.finite_classes import Classes, draw_wins, log_likelihoods, most_likely, reverse_kl
 
-WHOLE = "all"
+WHOLE, WORST = "all", "worst direction"
 POLICIES = {
     WHOLE: "all directions, all distances",
     "well covered near": "better covered half at all distances, the other half farthest only",
     "badly covered near": "worse covered half at all distances, the other half farthest only",
-    "worst direction": "the direction of largest coverage, all distances",
+    WORST: "the direction of largest coverage, all distances",
 }
-"""Classes of policies for PMLE. The second and third have the same size and the same C."""
+"""Classes of policies for PMLE, which all hold π*. The second and third have the same size and the same C."""
 REWARDS = {
     WHOLE: "the rewards of all of Π",
     "best quarter": "of the best covered quarter of directions",
@@ -40,7 +40,8 @@ class Learned:
 class Cell:
     """shift t of μ from π*, n pairs, γ. PMLE by class of policies, reverse KL over Π by class of rewards.
 
-    same: share of worlds × classes in which reverse KL over Π and PMLE over P_γ(R) learn the same policy.
+    median [S]: of the coverages of Π's directions. same: share of worlds × classes of rewards in which reverse KL over Π and
+    PMLE over P_γ(R) learn the same policy.
     """
 
     shift: float
@@ -48,6 +49,7 @@ class Cell:
     gamma: float
     pmle: Mapping[str, Learned]
     reverse_kl: Mapping[str, Learned]
+    median: Tensor
     same: float
 
 
@@ -63,7 +65,7 @@ def simulate(classes: Classes, shift: float, pairs: int, gamma: float, seed: Seq
         found = reverse_kl(classes, reward, gamma)
         same.append((found == likeliest).double())
         reverse[name] = _learned(classes, ratios, members, found)
-    return Cell(shift, pairs, gamma, pmle, reverse, float(torch.stack(same).mean()))
+    return Cell(shift, pairs, gamma, pmle, reverse, ratios.median(-1).values, float(torch.stack(same).mean()))
 
 
 def by_size(classes: Classes, pairs: int, gamma: float, seed: Sequence[int]) -> list[Learned]:

@@ -72,14 +72,13 @@ def draw_wins(log_mu: Tensor, reward: Tensor, pairs: int, random: Numpy) -> Tens
 def log_likelihoods(wins: Tensor, rewards: Tensor) -> Tensor:
     """Σ wins[a, b]·ln σ(R(a) − R(b)): [S, K, K], [S, M, K] -> [S, M] in nats (ADL, Eq. 4 and 9).
 
-    ln σ(x) = x/2 − ln(2·cosh(x/2)), and the second term is even, so that pairs are looked at once.
+    Each pair of responses once, with x = R(a) − R(b): won·ln σ(x) + lost·ln σ(−x) = won·x − (won + lost)·ln(1 + e^x).
     """
-    first, second = torch.triu_indices(*wins.shape[-2:], offset=1)
+    size = wins.shape[-1]
+    first, second = torch.triu_indices(size, size, offset=1)
     won, lost = wins[:, first, second], wins[:, second, first]
     gaps = rewards[..., first] - rewards[..., second]
-    even = torch.nn.functional.softplus(gaps)
-    # won·ln σ(x) + lost·ln σ(−x) = won·x − (won + lost)·ln(1 + e^x)
-    return torch.einsum("smp,sp->sm", gaps, won) - torch.einsum("smp,sp->sm", even, won + lost)
+    return torch.einsum("smp,sp->sm", gaps, won) - torch.einsum("smp,sp->sm", torch.nn.functional.softplus(gaps), won + lost)
 
 
 def most_likely(log_likelihood: Tensor, members: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ STAGES = {
     "pad_results": "prefdist.results.distillation",
     "exact_optima": "prefdist.exact.studies.optima",
     "exact_estimators": "prefdist.exact.studies.estimators",
+    "exact_coverage": "prefdist.exact.studies.coverage",
     "exact_misspecification": "prefdist.exact.studies.misspecification",
     "exact_prior_smoothing": "prefdist.exact.studies.prior_smoothing",
     "exact_representation": "prefdist.exact.studies.representation",

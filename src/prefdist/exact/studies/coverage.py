@@ -1,7 +1,7 @@
 """Does coverage say how far π̂ is from π*? PMLE and reverse KL over finite classes, with pairs from nearer and farther laws."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -9,10 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from prefdist.exact.coverage import between, bound, linear_coverage, log_constant
-from prefdist.exact.coverage_cells import POLICIES, REWARDS, WHOLE, Cell, Learned, by_size, simulate
+from prefdist.exact.coverage import between, log_constant
+from prefdist.exact.coverage_cells import POLICIES, REWARDS, WHOLE, WORST, Cell, by_size, simulate
+from prefdist.exact.coverage_tables import (
+    MEDIAN,
+    class_rows,
+    gamma_power,
+    powers,
+    reward_rows,
+    size_power,
+    size_rows,
+    whole_row,
+)
 from prefdist.exact.finite_classes import Classes, random_classes
-from prefdist.exact.powers import fitted_power
 from prefdist.exact.study import Claim, Row, Study, mean_interval, stage
 from prefdist.style import COLOURS, MARKERS, PALE, draw_point, error, new_figure
 
@@ -60,106 +69,27 @@ def coverage(
     grid = [simulate(classes, t, n, gamma, [seed, i]) for i, (t, n) in enumerate(product(shifts, pairs))]
     sharper = [simulate(classes, *middle, g, [seed, len(grid) + i]) for i, g in enumerate(sorted(gammas))]
     sized = by_size(classes, middle[1], gamma, [seed, len(grid) + len(sharper)])
-    rows = [_row(cell, classes, delta) for cell in grid]
-    by_class = [row for cell in grid for row in _class_rows(cell, delta)]
-    rewards = [row for cell in grid for row in _reward_rows(cell, delta)]
-    powers = [*_powers(grid, delta, seed), _gamma_power(sharper, seed), _size_power(sized, middle[1], delta, seed)]
-    tables = {"coverage": rows, "coverage_classes": by_class, "coverage_rewards": rewards, "coverage_powers": powers}
+    rows = [whole_row(cell, classes, delta) for cell in grid]
+    by_class = [row for cell in grid for row in class_rows(cell, delta)]
+    rewards = [row for cell in grid for row in reward_rows(cell, delta)]
+    fitted = [*powers(grid, delta, seed), gamma_power(sharper, seed), size_power(sized, middle[1], delta, seed)]
+    tables: dict[str, Sequence[Row]] = {
+        "coverage": rows,
+        "coverage_powers": fitted,
+        "coverage_classes": by_class,
+        "coverage_rewards": rewards,
+        "coverage_gammas": [{"γ": cell.gamma, **whole_row(cell, classes, delta)} for cell in sharper],
+        "coverage_sizes": list(size_rows(sized, middle[1], gamma, delta)),
+    }
     claims = [
-        _theorem_4(rows, float(log_constant(_radius(classes, max(shifts)), gamma).min()), delta),
+        _theorem_4(rows, min(float(log_constant(_radius(classes, t), gamma).min()) for t in shifts), delta),
         _moving(rows),
-        _rate(powers),
-        _alone(by_class, max(shifts)),
+        _rate(fitted),
+        _alone([cell for cell in grid if cell.shift == shifts[-1]]),
         _theorem_7(rewards, delta),
         _on_policy(rewards, min(cell.same for cell in grid), max(shifts), middle[1]),
     ]
     return Study(tables, claims, {"coverage": _figure(rows, by_class, rewards, middle[1])})
-
-
-def _measured(learned: Learned, bounds: Tensor, delta: float) -> Row:
-    """Mean error, its mean share of the bound without the constant, and the constant that 1−δ of the worlds need."""
-    share = learned.error / bounds
-    return {
-        "mean C": float(learned.coverage.mean()),
-        **mean_interval(learned.error.tolist()),
-        "mean bound": float(bounds.mean()),
-        "error/bound": float(share.mean()),
-        "constant needed": float(share.quantile(1 - delta)),
-    }
-
-
-def _bound(cell: Cell, learned: Learned, delta: float) -> Tensor:
-    return bound(learned.coverage, learned.size, gamma=cell.gamma, pairs=cell.pairs, delta=delta)
-
-
-def _row(cell: Cell, classes: Classes, delta: float) -> Row:
-    log_mu = between(classes.log_target, classes.log_far, cell.shift)
-    learned = cell.pmle[WHOLE]
-    return {
-        "t": cell.shift,
-        "pairs": cell.pairs,
-        "median C": float(learned.coverage.median()),
-        "median C, all rewards": float(linear_coverage(classes.log_target, log_mu).median()),
-        **_measured(learned, _bound(cell, learned, delta), delta),
-    }
-
-
-def _class_rows(cell: Cell, delta: float) -> Iterator[Row]:
-    for name, learned in cell.pmle.items():
-        measured = _measured(learned, _bound(cell, learned, delta), delta)
-        yield {"class": POLICIES[name], "size": learned.size, "t": cell.shift, "pairs": cell.pairs, **measured}
-
-
-def _reward_rows(cell: Cell, delta: float) -> Iterator[Row]:
-    """The bound of ADL's Theorem 7: ln(|Π|/δ)/n beside that of Theorem 4 for the class of rewards."""
-    whole = cell.pmle[WHOLE]
-    prompts = bound(torch.ones_like(whole.coverage), whole.size, gamma=1.0, pairs=cell.pairs, delta=delta)
-    for name, learned in cell.reverse_kl.items():
-        measured = _measured(learned, prompts + _bound(cell, learned, delta), delta)
-        gain = mean_interval((learned.error - whole.error).tolist())
-        yield {
-            "rewards": REWARDS[name],
-            "size": learned.size,
-            "t": cell.shift,
-            "pairs": cell.pairs,
-            **measured,
-            "above PMLE over Π": gain["estimate"],
-            "above, low": gain["low"],
-            "above, high": gain["high"],
-        }
-
-
-def _powers(cells: Sequence[Cell], delta: float, seed: int) -> Iterator[Row]:
-    """Of the mean error: in n at each t, in C at each n, and in the whole bound over all cells."""
-    for name, text in POLICIES.items():
-        for t in sorted({cell.shift for cell in cells}):
-            mine = [cell for cell in cells if cell.shift == t]
-            found = _power(mine, name, [torch.full_like(cell.pmle[name].error, cell.pairs) for cell in mine], seed)
-            yield {"factor": "n", "class": text, "at": f"t = {t:g}", "theorem": -1, **found}
-        for n in sorted({cell.pairs for cell in cells}):
-            mine = [cell for cell in cells if cell.pairs == n]
-            found = _power(mine, name, [cell.pmle[name].coverage for cell in mine], seed)
-            yield {"factor": "C", "class": text, "at": f"{n} pairs", "theorem": 1, **found}
-        found = _power(cells, name, [_bound(cell, cell.pmle[name], delta) for cell in cells], seed)
-        yield {"factor": "bound", "class": text, "at": "all t and n", "theorem": 1, **found}
-
-
-def _gamma_power(cells: Sequence[Cell], seed: int) -> Row:
-    x = [torch.full_like(cell.pmle[WHOLE].error, cell.gamma) for cell in cells]
-    at = f"t = {cells[0].shift:g}, {cells[0].pairs} pairs"
-    return {"factor": "γ", "class": POLICIES[WHOLE], "at": at, "theorem": -2, **_power(cells, WHOLE, x, seed)}
-
-
-def _power(cells: Sequence[Cell], name: str, x: Sequence[Tensor], seed: int) -> dict[str, float]:
-    return fitted_power(torch.stack(list(x)), torch.stack([cell.pmle[name].error for cell in cells]), seed)
-
-
-def _size_power(sized: Sequence[Learned], pairs: int, delta: float, seed: int) -> Row:
-    errors = torch.stack([learned.error for learned in sized])
-    x = torch.stack([torch.full_like(learned.error, math.log(learned.size / delta)) for learned in sized])
-    at = f"t = 0, {pairs} pairs, {sized[0].size} to {sized[-1].size} policies"
-    text = "the first directions, all distances"
-    return {"factor": "ln(size/δ)", "class": text, "at": at, "theorem": 1, **fitted_power(x, errors, seed)}
 
 
 def _radius(classes: Classes, shift: float) -> Tensor:
@@ -175,8 +105,8 @@ def _theorem_4(rows: Sequence[Row], log_least: float, delta: float) -> Claim:
     return Claim(
         "PMLE: KL(π*‖π̂) ≤ c·C·ln(|Π|/δ)/(γ²·n) with probability 1−δ, c as given in the proof",
         "ADL, Theorem 4",
-        f"1−δ = {1 - delta:g} of {worst['n']} worlds need at most c = {needed:.2f} (t = {worst['t']:g}, {worst['pairs']} pairs); the "
-        f"theorem's c is at least 10^{log_least / math.log(10):.0f} here",
+        f"1−δ = {1 - delta:g} of {worst['n']} worlds need c = {needed:.2f} or less (most at t = {worst['t']:g}, {worst['pairs']} "
+        f"pairs); the theorem's c is at least 10^{log_least / math.log(10):.0f} here",
         "holds" if math.log(needed) <= log_least else "fails",
     )
 
@@ -193,43 +123,45 @@ def _moving(rows: Sequence[Row]) -> Claim:
 
 
 def _rate(powers: Sequence[Row]) -> Claim:
-    whole = [row for row in powers if row["class"] == POLICIES[WHOLE] or row["factor"] == "ln(size/δ)"]
     agree, parts = [], []
     for factor in ("n", "γ", "C", "ln(size/δ)", "bound"):
-        mine = [row for row in whole if row["factor"] == factor]
-        least, most = (f"{pick(mine, key=lambda row: float(row['estimate']))['estimate']:.2f}" for pick in (min, max))
+        mine = _of(powers, factor, WHOLE)
         if all(row["low"] - NEAR <= row["theorem"] <= row["high"] + NEAR for row in mine):
             agree.append(factor)
-        parts.append(
-            f"{factor}: {least if least == most else f'{least} to {most}'}, not {mine[0]['theorem']}"
-            if factor not in agree
-            else f"{factor}: {least if least == most else f'{least} to {most}'}"
-        )
-    worst = [row for row in powers if (row["factor"], row["class"]) == ("C", POLICIES["worst direction"])]
+        parts.append(f"{factor} {_range(mine)} (theorem: {mine[0]['theorem']})")
     return Claim(
         "the bound is tight: the mean error grows with the same powers of n, γ, C and ln(|Π|/δ)",
         "ADL, Theorem 4, read as a rate",
-        "fitted powers; "
-        + "; ".join(parts)
-        + "; C of classes with one direction: "
-        + f"{min(row['estimate'] for row in worst):.2f} to {max(row['estimate'] for row in worst):.2f}",
+        f"fitted powers: {', '.join(parts)}; C of classes with one direction: {_range(_of(powers, 'C', WORST))}; median coverage "
+        f"of directions in place of C: {_range(_of(powers, MEDIAN, WHOLE))}",
         "fails" if not agree else "holds" if len(agree) == len(parts) else "holds under changes of " + ", ".join(agree),
     )
 
 
-def _alone(rows: Sequence[Row], shift: float) -> Claim:
-    good, bad = (
-        [row for row in rows if row["class"] == POLICIES[name] and row["t"] == shift]
-        for name in ("well covered near", "badly covered near")
-    )
-    ratios = [b["estimate"] / g["estimate"] for g, b in zip(good, bad, strict=True)]
-    apart = [g["high"] < b["low"] for g, b in zip(good, bad, strict=True)]
+def _of(powers: Sequence[Row], factor: str, name: str) -> list[Row]:
+    return [row for row in powers if (row["factor"], row["class"]) == (factor, POLICIES[name])]
+
+
+def _range(rows: Sequence[Row]) -> str:
+    """Of estimates; one estimate has its interval."""
+    values = sorted(row["estimate"] for row in rows)
+    if len(values) == 1:
+        return f"{values[0]:.2f} [{rows[0]['low']:.2f}, {rows[0]['high']:.2f}]"
+    return f"{values[0]:.2f} … {values[-1]:.2f}"
+
+
+def _alone(cells: Sequence[Cell]) -> Claim:
+    ratios, apart = [], 0
+    for cell in cells:
+        good, bad = cell.pmle["well covered near"], cell.pmle["badly covered near"]
+        ratios.append(float(bad.error.mean() / good.error.mean()))
+        apart += mean_interval((bad.error - good.error).tolist())["low"] > 0
     return Claim(
         "the error depends on C alone, at given n, γ and size of the class",
         "ADL, Theorem 4, read as a rate",
-        f"two classes of {good[0]['size']} policies with the same C, t = {shift:g}, {good[0]['n']} worlds: errors differ by factors of "
-        f"{min(ratios):.1f} to {max(ratios):.1f}, beyond their intervals at {sum(apart)} of {len(apart)} n",
-        "fails" if any(apart) else "holds",
+        f"two classes of {good.size} policies with the same C, t = {cells[0].shift:g}, {len(good.error)} worlds: mean errors differ "
+        f"by factors of {min(ratios):.1f} to {max(ratios):.1f}, at {apart} of {len(cells)} n more than by chance",
+        "fails" if apart else "holds",
     )
 
 
@@ -246,21 +178,17 @@ def _theorem_7(rows: Sequence[Row], delta: float) -> Claim:
 
 def _on_policy(rows: Sequence[Row], same: float, shift: float, pairs: int) -> Claim:
     mine = {row["rewards"]: row for row in rows if (row["t"], row["pairs"]) == (shift, pairs)}
-    best, any_, worst = (mine[REWARDS[name]] for name in ("best quarter", "any quarter", "worst quarter"))
-    whole = mine[REWARDS[WHOLE]]
-    better = whole["estimate"] > best["estimate"] and best["above, high"] < 0
-    errors = ", ".join(f"{row['estimate']:.2g} with C_R = {row['mean C']:.3g}" for row in (best, any_, worst))
+    whole, best, drawn, worst = (mine[text] for text in REWARDS.values())
+    pmle = whole["estimate"] - whole["above PMLE over Π"]
+    errors = ", ".join(f"{row['estimate']:.2g} with C_R = {row['mean C']:.3g}" for row in (best, drawn, worst))
+    better = "holds under a smaller R" if best["above, high"] < 0 else "fails"
     return Claim(
         "on-policy reverse KL depends on C_R, PMLE on C_Π ≥ C_R: on-policy is nearer to π*",
         "ADL, Theorem 7 against Theorem 4",
-        f"t = {shift:g}, {pairs} pairs: PMLE over Π {whole['estimate'] - whole['above PMLE over Π']:.2g} nats with C = {whole['mean C']:.3g}; "
-        f"reverse KL over Π {errors}, and with all rewards PMLE's policy; PMLE over P_γ(R) learns reverse KL's policy in a share "
-        f"of {same:g}",
-        "fails"
-        if not better
-        else "holds under a smaller R; so does PMLE over P_γ(R)"
-        if same == 1
-        else "holds under a smaller R",
+        f"t = {shift:g}, {pairs} pairs: PMLE over Π {pmle:.2g} nats with C_Π = {whole['mean C']:.3g}; reverse KL over Π "
+        f"{whole['estimate']:.2g} with all rewards, with a quarter of them {errors}; a share of {same:g} of its policies is that of "
+        "PMLE over P_γ(R), from the same pairs",
+        f"{better}; so does PMLE over P_γ(R)" if same == 1 and better != "fails" else better,
     )
 
 
@@ -284,7 +212,7 @@ def _figure(rows: Sequence[Row], by_class: Sequence[Row], rewards: Sequence[Row]
     n = rows[0]["n"]
     left.set(xlabel="C·ln(|Π|/δ)/(γ²·pairs) / nats", ylabel=f"KL(π*‖π̂) / nats, {n} worlds", title="PMLE, all of Π")
     middle.set(xlabel="pairs", title=f"PMLE by class of policies, t = {shifts[-1]:g}")
-    right.set(xlabel="mean C of the class of rewards", title=f"reverse KL over Π by class of rewards, {pairs} pairs")
+    right.set(xlabel="mean C of R", title=f"reverse KL over Π by class R, {pairs} pairs, all t")
     for axes in (left, middle, right):
         axes.set(xscale="log", yscale="log")
         axes.legend(fontsize=7)
