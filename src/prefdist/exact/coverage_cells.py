@@ -102,9 +102,10 @@ def policy_classes(classes: Classes, ratios: Tensor) -> dict[str, Tensor]:
 def reward_classes(classes: Classes, ratios: Tensor) -> dict[str, Tensor]:
     """Members [S, M] of P_γ(R) for the classes of REWARDS by the coverage of each direction [S, D], D a multiple of 4."""
     rank = _ranks(ratios)
-    quarter = ratios.shape[-1] // 4
-    drawn = torch.arange(4 * quarter).expand_as(rank)
-    chosen = (rank >= 0, rank < quarter, drawn < quarter, rank >= 3 * quarter)
+    count = ratios.shape[-1]
+    quarter = count // 4
+    place = torch.arange(count).expand_as(rank)
+    chosen = (rank >= 0, rank < quarter, place < quarter, rank >= count - quarter)
     return {name: classes.members(directions) for name, directions in zip(REWARDS, chosen, strict=True)}
 
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from itertools import product
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -105,8 +104,8 @@ def _theorem_4(rows: Sequence[Row], log_least: float, delta: float) -> Claim:
     return Claim(
         "PMLE: KL(π*‖π̂) ≤ c·C·ln(|Π|/δ)/(γ²·n) with probability 1−δ, c as given in the proof",
         "ADL, Theorem 4",
-        f"1−δ = {1 - delta:g} of {worst['n']} worlds need c = {needed:.2f} or less (most at t = {worst['t']:g}, {worst['pairs']} "
-        f"pairs); the theorem's c is at least 10^{log_least / math.log(10):.0f} here",
+        f"1−δ = {1 - delta:g} of {worst['n']} worlds need c = {needed:.2f} or less (most at t = {worst['t']:g}, "
+        f"{worst['pairs']} pairs); the theorem's c is at least 10^{log_least / math.log(10):.0f} here",
         "holds" if math.log(needed) <= log_least else "fails",
     )
 
@@ -132,8 +131,8 @@ def _rate(powers: Sequence[Row]) -> Claim:
     return Claim(
         "the bound is tight: the mean error grows with the same powers of n, γ, C and ln(|Π|/δ)",
         "ADL, Theorem 4, read as a rate",
-        f"fitted powers: {', '.join(parts)}; C of classes with one direction: {_range(_of(powers, 'C', WORST))}; median coverage "
-        f"of directions in place of C: {_range(_of(powers, MEDIAN, WHOLE))}",
+        f"fitted powers: {', '.join(parts)}; C of classes with one direction: {_range(_of(powers, 'C', WORST))}; median "
+        f"coverage of directions in place of C: {_range(_of(powers, MEDIAN, WHOLE))}",
         "fails" if not agree else "holds" if len(agree) == len(parts) else "holds under changes of " + ", ".join(agree),
     )
 
@@ -159,8 +158,8 @@ def _alone(cells: Sequence[Cell]) -> Claim:
     return Claim(
         "the error depends on C alone, at given n, γ and size of the class",
         "ADL, Theorem 4, read as a rate",
-        f"two classes of {good.size} policies with the same C, t = {cells[0].shift:g}, {len(good.error)} worlds: mean errors differ "
-        f"by factors of {min(ratios):.1f} to {max(ratios):.1f}, at {apart} of {len(cells)} n more than by chance",
+        f"two classes of {good.size} policies with the same C, t = {cells[0].shift:g}, {len(good.error)} worlds: mean errors "
+        f"differ by factors of {min(ratios):.1f} to {max(ratios):.1f}, at {apart} of {len(cells)} n more than by chance",
         "fails" if apart else "holds",
     )
 
@@ -186,8 +185,8 @@ def _on_policy(rows: Sequence[Row], same: float, shift: float, pairs: int) -> Cl
         "on-policy reverse KL depends on C_R, PMLE on C_Π ≥ C_R: on-policy is nearer to π*",
         "ADL, Theorem 7 against Theorem 4",
         f"t = {shift:g}, {pairs} pairs: PMLE over Π {pmle:.2g} nats with C_Π = {whole['mean C']:.3g}; reverse KL over Π "
-        f"{whole['estimate']:.2g} with all rewards, with a quarter of them {errors}; a share of {same:g} of its policies is that of "
-        "PMLE over P_γ(R), from the same pairs",
+        f"{whole['estimate']:.2g} with all rewards, with a quarter of them {errors}; a share of {same:g} of its policies is "
+        "that of PMLE over P_γ(R), from the same pairs",
         f"{better}; so does PMLE over P_γ(R)" if same == 1 and better != "fails" else better,
     )
 
