@@ -74,7 +74,7 @@ def test_linear_class_by_the_secular_equation(seed: int, size: int, spread: floa
     assert float(linear_coverage(log_target, log_mu)) == pytest.approx(root, rel=1e-8)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000), spread=st.floats(0.3, 2))
 def test_linear_class_bounds_random_search_and_is_reached(seed: int, spread: float) -> None:
     log_target, log_mu = laws(seed, 5, spread)
@@ -92,7 +92,7 @@ def test_linear_class_bounds_random_search_and_is_reached(seed: int, spread: flo
     assert climbed == pytest.approx(most, rel=1e-4)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 10), shift=st.floats(-5, 5))
 def test_coverage_knows_neither_scale_nor_constant(seed: int, scale: float, shift: float) -> None:
     log_target, log_mu = laws(seed, 6, 1.0)

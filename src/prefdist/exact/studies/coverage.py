@@ -208,12 +208,11 @@ def _figure(rows: Sequence[Row], by_class: Sequence[Row], rewards: Sequence[Row]
     for (name, text), colour, marker in zip(REWARDS.items(), COLOURS, MARKERS, strict=False):
         mine = [row for row in rewards if (row["rewards"], row["pairs"]) == (text, pairs)]
         _line(right, [(row["mean C"], row) for row in mine], colour, marker, f"{name}, {mine[0]['size']} rewards")
-    n = rows[0]["n"]
-    left.set(xlabel="C·ln(|Π|/δ)/(γ²·pairs) / nats", ylabel=f"KL(π*‖π̂) / nats, {n} worlds", title="PMLE, all of Π")
+    left.set(xlabel="C·ln(|Π|/δ)/(γ²·pairs) / nats", title="PMLE, all of Π")
     middle.set(xlabel="pairs", title=f"PMLE by class of policies, t = {shifts[-1]:g}")
     right.set(xlabel="mean C of R", title=f"reverse KL over Π by class R, {pairs} pairs, all t")
     for axes in (left, middle, right):
-        axes.set(xscale="log", yscale="log")
+        axes.set(xscale="log", yscale="log", ylabel=f"KL(π*‖π̂) / nats, {rows[0]['n']} worlds")
         axes.legend(fontsize=7)
     return figure
 
