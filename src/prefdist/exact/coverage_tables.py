@@ -22,11 +22,14 @@ MEDIAN = "median coverage"
 def _measured(learned: Learned, bounds: Tensor, delta: float) -> Row:
     """Mean error, its mean share of the bound without the constant, and the constant that 1−δ of the worlds need."""
     share = learned.error / bounds
+    mean = mean_interval(share.tolist())
     return {
         "mean C": float(learned.coverage.mean()),
         **mean_interval(learned.error.tolist()),
         "mean bound": float(bounds.mean()),
-        "error/bound": float(share.mean()),
+        "error/bound": mean["estimate"],
+        "error/bound, low": mean["low"],
+        "error/bound, high": mean["high"],
         "constant needed": float(share.quantile(1 - delta)),
     }
 
