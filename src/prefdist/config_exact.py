@@ -56,6 +56,30 @@ class Convergence(Strict):
     held_out: float = Field(default=0.25, gt=0, lt=1, description="share of n pairs that choose β")
 
 
+class Coverage(Strict):
+    """What PMLE and reverse KL learn of finite data, over finite classes, against coverage."""
+
+    worlds: int = Field(default=500, gt=1, description="random worlds, each with its π*, ν and Π")
+    actions: int = Field(default=8, gt=1, le=100, description="responses of a world")
+    directions: int = Field(default=32, ge=4, multiple_of=4, description="random directions of Π's policies from π*")
+    octaves: int = Field(default=8, gt=0, description="policies in a direction, each at half the distance of the one before")
+    reach: float = Field(default=2.0, gt=0, description="distance of the farthest, standard deviation of ln π/π* in nats")
+    spread: float = Field(default=1.0, gt=0, description="standard deviation of π*'s logits")
+    far_spread: float = Field(default=2.0, gt=0, description="standard deviation of ν's logits")
+    gamma: float = Field(default=0.5, gt=0, description="γ of the preferences")
+    gammas: list[Weight] = Field(
+        default=[0.125, 0.25, 0.5, 1.0, 2.0], min_length=2, description="γ at the middle of shifts and pairs"
+    )
+    shifts: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        default=[0.0, 0.25, 0.5, 0.75, 1.0], min_length=2, description="t of μ ∝ π*^{1−t}·ν^t; 0 among them"
+    )
+    pairs: list[Annotated[int, Field(gt=0)]] = Field(
+        default=[64, 256, 1024, 4096, 16384], min_length=2, description="n: labelled pairs"
+    )
+    delta: float = Field(default=0.05, gt=0, lt=1, description="δ: share of the worlds that may exceed the bound")
+    seed: int = Field(default=0, ge=0, description="of all draws")
+
+
 class Misspecification(Strict):
     """Preferences that are not those a method assumes, on infinite data."""
 
@@ -186,6 +210,7 @@ class ExactSuite(Strict):
     optima: Optima = Optima()
     estimators: Estimators = Estimators()
     convergence: Convergence = Convergence()
+    coverage: Coverage = Coverage()
     misspecification: Misspecification = Misspecification()
     prior_smoothing: PriorSmoothing = PriorSmoothing()
     representation: Representation = Representation()

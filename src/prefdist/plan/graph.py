@@ -32,6 +32,7 @@ STAGES = {
     "exact_optima": "prefdist.exact.studies.optima",
     "exact_estimators": "prefdist.exact.studies.estimators",
     "exact_convergence": "prefdist.exact.studies.convergence",
+    "exact_coverage": "prefdist.exact.studies.coverage",
     "exact_misspecification": "prefdist.exact.studies.misspecification",
     "exact_prior_smoothing": "prefdist.exact.studies.prior_smoothing",
     "exact_representation": "prefdist.exact.studies.representation",
