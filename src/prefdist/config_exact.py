@@ -107,6 +107,25 @@ class Misspecification(Strict):
     cyclic_win: float = Field(default=0.9, gt=0.5, lt=1, description="how often each wins in a cycle of three")
 
 
+class Degeneracy(Strict):
+    """Where training on separable pairs goes: gradient flow of DPO, SPL, IPO and PMLE."""
+
+    worlds: int = Field(default=20, gt=1, description="random worlds of one prompt")
+    responses: int = Field(default=10, gt=2, le=50, description="responses of a world, a free logit each")
+    pairs: int = Field(default=3, gt=0, description="different pairs, labelled by one order of the responses")
+    spread: float = Field(default=1.0, gt=0, description="standard deviation of π₀'s logits")
+    betas: list[Weight] = Field(default=[0.1, 1.0], min_length=1, description="DPO's β; SPL takes the smallest")
+    margin: float = Field(default=5.0, gt=0, description="IPO's 1/(2τ)")
+    gammas: list[Weight] = Field(default=[0.1, 1.0, 2.0], min_length=1, description="PMLE's γ")
+    kls: list[Weight] = Field(default=[0.1, 1.0], min_length=1, description="β of PMLE with KL(π‖π₀) in the loss")
+    times: list[Annotated[float, Field(ge=0)]] = Field(
+        default=[0.0, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6],
+        min_length=3,
+        description="t = steps × learning rate, from 0; speeds are taken between the last two",
+    )
+    seed: int = Field(default=0, ge=0, description="of all draws")
+
+
 class PriorSmoothing(Strict):
     """Reverse KL's prior π₀^a: mass on outputs of low prior and high reward, against γ."""
 
@@ -212,6 +231,7 @@ class ExactSuite(Strict):
     convergence: Convergence = Convergence()
     coverage: Coverage = Coverage()
     misspecification: Misspecification = Misspecification()
+    degeneracy: Degeneracy = Degeneracy()
     prior_smoothing: PriorSmoothing = PriorSmoothing()
     representation: Representation = Representation()
     temperature: Temperature = Temperature()

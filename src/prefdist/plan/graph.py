@@ -34,6 +34,7 @@ STAGES = {
     "exact_convergence": "prefdist.exact.studies.convergence",
     "exact_coverage": "prefdist.exact.studies.coverage",
     "exact_misspecification": "prefdist.exact.studies.misspecification",
+    "exact_degeneracy": "prefdist.exact.studies.degeneracy",
     "exact_prior_smoothing": "prefdist.exact.studies.prior_smoothing",
     "exact_representation": "prefdist.exact.studies.representation",
     "exact_temperature": "prefdist.exact.studies.temperature",
