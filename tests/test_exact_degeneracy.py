@@ -1,7 +1,6 @@
 """prefdist.exact.separable, flows and the study `degeneracy`: gradients by hand, Lambert's W, hand-made margins, SciPy."""
 
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,15 @@ from prefdist.objectives.policy_gradient import kl_surrogate
 from prefdist.objectives.registry import load
 
 SMALL: dict[str, Any] = {
-    "worlds": 4,
+    "worlds": 3,
     "responses": 7,
     "pairs": 2,
     "spread": 1.0,
     "betas": [1.0],
     "margin": 2.0,
-    "gammas": [0.5, 2.0],
+    "gammas": [2.0],
     "kls": [2.0],
-    "times": [0.0, 1e2, 1e4, 1e6],
+    "times": [0.0, 1e2, 1e3],
     "seed": 0,
 }
 PRIOR = torch.tensor([[0.1, 0.2, 0.3, 0.4]], dtype=torch.float64)
@@ -89,19 +88,19 @@ def test_kl_is_the_expectation_of_the_training_s_surrogate() -> None:
 @pytest.mark.parametrize("beta", [0.1, 1.0])
 def test_one_pair_under_dpo_is_lambert_s_function(beta: float) -> None:
     """M = β·Δ ln(π/π₀) obeys dM/dt = 2β²·σ(−M) from 0: M + e^M = 1 + 2β²t, so that M = c − W(e^c)."""
-    times = [0.0, 10.0, 1e4, 1e10]
+    times = [0.0, 10.0, 1e4, 1e8]
     log_p = follow(lambda z: ONE_PAIR.loss(load("dpo", {"beta": beta}), z), PRIOR.log(), times).log_softmax(-1)
     found = beta * (log_p - PRIOR.log())[:, 0, :2].diff(dim=-1).squeeze(-1).neg()
     constants = [1 + 2 * beta**2 * t for t in times]
     # W(e^c) overflows from c = 709 on; there e^M = c − M by iteration.
     expected = [c - float(lambertw(math.exp(c)).real) if c < 700 else math.log(c - math.log(c)) for c in constants]
-    np.testing.assert_allclose(found, expected, atol=2e-3)  # a step is 1e-5 off, relative to logits of up to 110 nats
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # a step is 1e-5 off, relative to logits of up to 80 nats
 
 
 def test_dpo_ends_on_what_won() -> None:
     data = Separable(PRIOR.log(), torch.tensor([[[0, 1], [2, 3]]]))
-    p = follow(lambda z: data.loss(load("dpo", {"beta": 0.1}), z), PRIOR.log(), [0.0, 1e10])[-1].softmax(-1)
-    # Both pairs have the same margin at all times, so winners keep their odds of 1 : 3. Rest: e^{-200}; the flow 1e-5.
+    p = follow(lambda z: data.loss(load("dpo", {"beta": 0.1}), z), PRIOR.log(), [0.0, 1e6])[-1].softmax(-1)
+    # Both pairs have the same margin at all times, so winners keep their odds of 1 : 3. Rest: e^{-90}; the flow 1e-5.
     np.testing.assert_allclose(p, [[0.25, 0, 0.75, 0]], atol=1e-4)
 
 
@@ -139,19 +138,29 @@ def test_least_squares_optimum_by_hand() -> None:
     torch.testing.assert_close(CHAIN.squared_optimum(2.0), expected)
 
 
+def with_kl(gamma: float, times: list[float]) -> torch.Tensor:
+    objective = load("pmle", {"gamma": gamma, "beta": 1.0})
+    return follow(lambda z: ONE_PAIR.loss(objective, z), PRIOR.log(), times).log_softmax(-1)
+
+
 def test_kl_is_no_barrier_under_gamma_below_one() -> None:
-    """β = 1, one pair: at γ = ½ the loser falls like 1/(γ·(1 + 1/3))·ln t, beside three tied; at γ = 2 it stays."""
-    times = [0.0, 1e8, 1e10]
-    below, above = (
-        follow(partial(ONE_PAIR.loss, load("pmle", {"gamma": gamma, "beta": 1.0})), PRIOR.log(), times).log_softmax(-1)
-        for gamma in (0.5, 2.0)
-    )
-    speed = (below[-1] - below[-2])[0] / math.log(100)
-    # Logits fall by (¾ + ¼)/γ relative to the others. Corrections are of order p(loser)^{1−γ}·ln p at t = 1e8, 1e-6.
+    """β = 1, one pair: at γ = ½ the loser falls by 1/γ = 2 nats an e-fold of t, the others go to π₀ given no loss."""
+    log_p = with_kl(0.5, [0.0, 1e6, 1e8])
+    speed = (log_p[-1] - log_p[-2])[0] / math.log(100)
+    # The next order is √p(loser)·ln p(loser), like ln t/t: 1e-5. Steps are 1e-5 off, relative to 40 nats.
     np.testing.assert_allclose(speed, [0, -2.0, 0, 0], atol=1e-3)
-    np.testing.assert_allclose(below[-1].exp(), [[1 / 8, 0, 3 / 8, 1 / 2]], atol=1e-4)  # π₀ given that it did not lose
-    np.testing.assert_allclose(above[-1], above[-2], atol=1e-6)
-    torch.testing.assert_close(above[-1], ONE_PAIR.descend(2.0, 1.0), atol=1e-4, rtol=0)  # the flow's tolerance
+    np.testing.assert_allclose(log_p[-1].exp(), [[1 / 8, 0, 3 / 8, 1 / 2]], atol=1e-4)  # the same
+
+
+def test_kl_is_one_above() -> None:
+    log_p = with_kl(2.0, [0.0, 1e4, 1e5])
+    torch.testing.assert_close(log_p[-1], log_p[-2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(log_p[-1], ONE_PAIR.descend(2.0, 1.0), atol=1e-4, rtol=0)  # steps of the flow are 1e-5 off
+    # The balance of forces on the loser, by hand: γ·σ(−γ·Δ ln π) = β·p·(KL − ln p/π₀).
+    p = log_p[-1, 0].exp()
+    kl = float((p * (log_p[-1, 0] - PRIOR[0].log())).sum())
+    push = 2 * sigmoid(np.float64(-2 * (log_p[-1, 0, 0] - log_p[-1, 0, 1])))
+    assert push == pytest.approx(float(p[1]) * (kl - float(log_p[-1, 0, 1] - PRIOR[0, 1].log())), abs=1e-5)  # as above
 
 
 def test_what_is_no_data_is_refused() -> None:

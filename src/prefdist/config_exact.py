@@ -108,20 +108,18 @@ class Misspecification(Strict):
 
 
 class Degeneracy(Strict):
-    """Where training on separable pairs goes: gradient flow of DPO, SPL, IPO and PMLE."""
+    """Gradient flow on a few separable pairs: what diverges, what settles, and where mass goes."""
 
-    worlds: int = Field(default=20, gt=1, description="random worlds of one prompt")
-    responses: int = Field(default=10, gt=2, le=50, description="responses of a world, a free logit each")
-    pairs: int = Field(default=3, gt=0, description="different pairs, labelled by one order of the responses")
-    spread: float = Field(default=1.0, gt=0, description="standard deviation of π₀'s logits")
-    betas: list[Weight] = Field(default=[0.1, 1.0], min_length=1, description="DPO's β; SPL takes the smallest")
-    margin: float = Field(default=5.0, gt=0, description="IPO's 1/(2τ)")
+    worlds: int = Field(default=50, gt=1, le=1000, description="random worlds")
+    responses: int = Field(default=10, ge=3, le=100, description="responses of a world")
+    pairs: int = Field(default=3, gt=0, description="different pairs; fewer than half of the responses")
+    spread: float = Field(default=1.0, gt=0, description="standard deviation of the logits of π₀")
+    betas: list[Weight] = Field(default=[0.1, 1.0], min_length=1, description="DPO's β; SPL has the smallest, and α = 1.5·β")
+    margin: float = Field(default=5.0, gt=0, description="IPO's margin 1/(2τ)")
     gammas: list[Weight] = Field(default=[0.1, 1.0, 2.0], min_length=1, description="PMLE's γ")
-    kls: list[Weight] = Field(default=[0.1, 1.0], min_length=1, description="β of PMLE with KL(π‖π₀) in the loss")
-    times: list[Annotated[float, Field(ge=0)]] = Field(
-        default=[0.0, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6],
-        min_length=3,
-        description="t = steps × learning rate, from 0; speeds are taken between the last two",
+    kls: list[Weight] = Field(default=[0.005, 0.1, 1.0], min_length=1, description="PMLE's β, beside β = 0")
+    times: list[Annotated[float, Field(ge=0, le=1e12)]] = Field(
+        default=[0.0, 1.0, 1e2, 1e4, 1e6, 1e8, 1e10], min_length=3, description="t = steps × learning rate; 0 is the first"
     )
     seed: int = Field(default=0, ge=0, description="of all draws")
 

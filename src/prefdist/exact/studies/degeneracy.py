@@ -136,6 +136,7 @@ def _end(data: Separable, path: Path) -> Row:
     weights = data.log_reference.exp()
     growth = -(weights * path.speed).sum(-1)[falls]
     expected = (weights * (predicted.amax(-1, keepdim=True) - predicted)).sum(-1)[falls]
+    apart = (path.log_p[-1].exp() - data.without_lost().exp()).abs().sum(-1)[falls] / 2
     off = method.scale * (path.logit_speed - predicted).abs().amax(-1)[falls]
     speed = mean_interval(growth.tolist()) if len(growth) else dict.fromkeys(("estimate", "low", "high"), math.nan)
     return {
@@ -150,6 +151,7 @@ def _end(data: Separable, path: Path) -> Row:
         "predicted": float(expected.mean()) if len(expected) else math.nan,
         "median deviation of speeds": float(off.median()) if len(off) else math.nan,
         "largest deviation of speeds": float(off.max()) if len(off) else math.nan,
+        "median total variation from π₀ without the lost": float(apart.median()) if len(apart) else math.nan,
     }
 
 
