@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from prefdist.exact.coverage import between, bound, linear_coverage
@@ -23,6 +24,7 @@ def _measured(learned: Learned, bounds: Tensor, delta: float) -> Row:
     """Mean error, its mean share of the bound without the constant, and the constant that 1−δ of the worlds need."""
     share = learned.error / bounds
     mean = mean_interval(share.tolist())
+    needed = stats.quantile_test(share.numpy(), p=1 - delta).confidence_interval(0.95)  # free of the law; NaN for few worlds
     return {
         "mean C": float(learned.coverage.mean()),
         **mean_interval(learned.error.tolist()),
@@ -31,6 +33,8 @@ def _measured(learned: Learned, bounds: Tensor, delta: float) -> Row:
         "error/bound, low": mean["low"],
         "error/bound, high": mean["high"],
         "constant needed": float(share.quantile(1 - delta)),
+        "constant needed, low": float(needed.low),
+        "constant needed, high": float(needed.high),
     }
 
 

@@ -12,6 +12,7 @@ from numpy.random import Generator as Numpy
 from torch import Generator, Tensor
 
 from prefdist.exact.mixtures import check_outputs
+from prefdist.exact.pairs import law_of_wins
 from prefdist.exact.smoothing import divergence, loss
 
 
@@ -61,12 +62,10 @@ def draw_wins(log_mu: Tensor, reward: Tensor, pairs: int, random: Numpy) -> Tens
     """How often a beat b [S, K, K] among n pairs of iid responses from μ; P(a beats b) = σ(r(a) − r(b)). ValueError: n < 1."""
     if pairs < 1:
         raise ValueError(f"pairs must be ≥ 1, got {pairs}")
-    mu = log_mu.exp()
-    drawn = mu.unsqueeze(-1) * mu.unsqueeze(-2)
-    # (a, b) and (b, a) are the same comparison: both orders together have 2·μ(a)·μ(b), and a wins a share σ of them.
-    law = (2 * drawn * torch.sigmoid(reward.unsqueeze(-1) - reward.unsqueeze(-2))).flatten(1).numpy()
-    counts = random.multinomial(pairs, law / law.sum(-1, keepdims=True))
-    return torch.from_numpy(counts.astype(np.float64)).view(drawn.shape)
+    law = law_of_wins(log_mu.unsqueeze(1), reward.unsqueeze(1)).squeeze(1)
+    cells = law.flatten(1).numpy()
+    counts = random.multinomial(pairs, cells / cells.sum(-1, keepdims=True))
+    return torch.from_numpy(counts.astype(np.float64)).view(law.shape)
 
 
 def log_likelihoods(wins: Tensor, rewards: Tensor) -> Tensor:

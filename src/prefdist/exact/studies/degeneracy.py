@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from prefdist.exact.degeneracy_claims import SAME, check_claims
 from prefdist.exact.flows import follow
 from prefdist.exact.separable import Separable, random_separable
 from prefdist.exact.smoothing import divergence, entropy
-from prefdist.exact.study import Claim, Row, Study, mean_interval, share_interval, stage
+from prefdist.exact.study import Row, Study, mean_interval, share_interval, stage
 from prefdist.objectives.registry import Objective, load
 from prefdist.style import COLOURS, MARKERS, draw_point, error, new_figure
 
@@ -20,13 +21,12 @@ SETTLED = 1e-3
 """Nats per e-fold of time: no ln π moves faster in a world that has settled."""
 FALLING = 0.3
 """In units of 1/scale: what falls for ever does so at 1/2 or more, at least 1/3 while it shares its winner."""
-SAME = 1e-4
-"""Total variation: SciPy stops at gradients of 1e-10, or where rounding of the loss ends its line search."""
 SLACK = 1e-9
-"""Of probabilities: logits are followed to 1e-6 of a nat, and mass that does not move must not count as gained."""
+"""Of probabilities: logits are followed to 1e-5 of a nat, and mass that does not move must not count as gained."""
 TIMES_SPL = 1.5
 """SPL's α/β."""
-QUANTITIES = ("KL(π₀‖π)", "KL(π‖π₀)", "entropy", "mass off the data")
+QUANTITIES = {"KL(π₀‖π)": " / nats", "KL(π‖π₀)": " / nats", "entropy": " / nats", "mass off the data": ""}
+"""With their units."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Method:
     objective: Objective
     scale: float
     kl: float = 0.0
+
+    @property
+    def has_optimum(self) -> bool:
+        """Whether one can be solved directly: a logistic loss alone has none on separable pairs."""
+        return self.kl > 0 or self.objective.row.divergence == "squared"
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,10 @@ def degeneracy(
     paths = [_path(data, method, times) for method in _methods(betas, margin, gammas, kls)]
     rows = [row for path in paths for row in _rows(data, path, times)]
     ends = [_end(data, path) for path in paths]
-    settled = [_settled(data, path, margin) for path in paths if bool(path.settled.any())]
+    settled = [_settled(data, path, margin) for path in paths if bool(path.settled.any()) and path.method.has_optimum]
     off = [_off_data(data, path) for path in paths]
     tables = {"degeneracy": rows, "degeneracy_end": ends, "degeneracy_settled": settled, "degeneracy_off_data": off}
-    claims = [*_optimum_claims(ends, settled), *_kl_claims(ends, settled), *_off_claims(off)]
-    return Study(tables, claims, {"degeneracy": _figure(rows)})
+    return Study(tables, check_claims(ends, settled, off), {"degeneracy": _figure(rows)})
 
 
 def _methods(betas: Sequence[float], margin: float, gammas: Sequence[float], kls: Sequence[float]) -> Iterator[Method]:
@@ -158,7 +162,7 @@ def _end(data: Separable, path: Path) -> Row:
 def _settled(data: Separable, path: Path, margin: float) -> Row:
     """Beside the optimum solved directly, and beside the limit at which all that lost have probability 0."""
     method, here = path.method, path.settled
-    pmle = method.objective.row.regulariser is not None
+    pmle = method.kl > 0
     direct = data.descend(method.scale, method.kl) if pmle else data.squared_optimum(margin)
     distance = (path.log_p[-1].exp() - direct.exp()).abs().sum(-1)[here] / 2
     loss = data.loss(method.objective, path.log_p[-1])
@@ -193,90 +197,18 @@ def _off_data(data: Separable, path: Path) -> Row:
     }
 
 
-def _optimum_claims(ends: Sequence[Row], settled: Sequence[Row]) -> Iterator[Claim]:
-    for name, source in (
-        ("DPO", "IPO (arXiv 2310.12036), Sec. 4.2"),
-        ("SPL", "SPL, Prop. 3.2, on finite data"),
-        ("PMLE", "ADL, Eq. 4, on finite data"),
-    ):
-        mine = [row for row in ends if row["method"].startswith(name) and not row["kl"]]
-        listed = "; ".join(f"{row['method']}: {row['KL(π₀‖π) per e-fold']:.3g} ({row['predicted']:.3g})" for row in mine)
-        falls, n = (sum(row[key] for row in mine) for key in ("falling", "n"))
-        yield Claim(
-            f"{name} has no finite optimum on separable pairs" + (", whatever β" if name == "DPO" else ""),
-            source,
-            f"diverging in {falls} of {n} worlds × settings; KL(π₀‖π) grows like ln t, nats per e-fold (predicted by the "
-            f"largest margin): {listed}",
-            "holds" if falls == n else "fails",
-        )
-    ipo = next(row for row in ends if row["method"].startswith("IPO"))
-    direct = [row for row in settled if row["method"] == ipo["method"]]
-    off = max((row["largest total variation"] for row in direct), default=math.nan)
-    yield Claim(
-        "IPO's optimum is finite on them",
-        "IPO (arXiv 2310.12036), Sec. 5",
-        f"settled in {ipo['estimate']:.0%} of {ipo['n']} worlds, total variation from least squares ≤ {off:.1g}",
-        "holds" if ipo["estimate"] == 1 and off <= SAME else "fails",
-    )
-
-
-def _kl_claims(ends: Sequence[Row], settled: Sequence[Row]) -> Iterator[Claim]:
-    for text, mine in (
-        ("PMLE with β·KL(π‖π₀) in the loss settles on them, γ < 1", [row for row in ends if row["kl"] and row["scale"] < 1]),
-        ("the same, γ ≥ 1", [row for row in ends if row["kl"] and row["scale"] >= 1]),
-    ):
-        if not mine:
-            continue
-        listed = "; ".join(f"γ = {row['scale']:g}, β = {row['kl']:g}: {row['estimate']:.0%}, {row['falling']}" for row in mine)
-        always = [f"γ = {row['scale']:g}, β = {row['kl']:g}" for row in mine if row["estimate"] == 1]
-        yield Claim(
-            text,
-            "ADL, Eq. 5, on finite data",
-            f"share of {mine[0]['n']} worlds that settled by the last t, and how many still fall: {listed}",
-            "holds" if len(always) == len(mine) else f"holds under {' or '.join(always)}" if always else "fails",
-        )
-    ended = {row["method"]: row for row in settled if row["kl"]}
-    counts = {name: (round(row["estimate"] * row["n"]), row["n"]) for name, row in ended.items()}
-    if counts:
-        worse = sum(count for count, _ in counts.values())
-        yield Claim(
-            "where PMLE with KL settles, no policy has less loss",
-            "ADL, Eq. 5, on finite data",
-            "probability 0 for all that lost has less loss in "
-            + "; ".join(f"{count} of {n} worlds that settled ({name})" for name, (count, n) in counts.items()),
-            "fails" if worse else "holds",
-        )
-
-
-def _off_claims(rows: Sequence[Row]) -> Iterator[Claim]:
-    for text, mine in (
-        ("without KL in the loss", [row for row in rows if not row["kl"]]),
-        ("with KL in the loss", [row for row in rows if row["kl"]]),
-    ):
-        listed = "; ".join(f"{row['method']}: {row['estimate']:.0%}, {row['at the end']:.0%}" for row in mine)
-        share = sum(row["at the end"] for row in mine) / len(mine)
-        yield Claim(
-            f"under a softmax of free logits, training moves mass to responses that are in no pair, {text}",
-            "a reading of these losses, which say nothing of such responses",
-            f"share of {mine[0]['n']} worlds with more such mass than π₀ at some t, and at the last: {listed}",
-            "holds" if share == 1 else f"holds under most settings: {share:.0%}" if share > 0.5 else "fails at the last t",
-        )
-
-
 def _figure(rows: Sequence[Row]) -> Figure:
-    """KL(π₀‖π), KL(π‖π₀) and mass off the data against t: without KL in the loss, and with."""
+    """All quantities against t: without KL in the loss, and with."""
     names = list(dict.fromkeys(row["method"] for row in rows))
     regularised = [name for name in names if name.startswith("PMLE") and "β" in name]
-    figure = new_figure(11, 6)
+    figure = new_figure(14, 6)
     figure.set_layout_engine("constrained")
-    drawn = [quantity for quantity in QUANTITIES if quantity != "entropy"]
-    units = {"mass off the data": "mass off the data"}
-    panels = figure.subplots(2, len(drawn), sharex=True, sharey="col")
+    panels = figure.subplots(2, len(QUANTITIES), sharex=True, sharey="col")
     for line, group in zip(panels, ([name for name in names if name not in regularised], regularised), strict=True):
-        for axes, quantity in zip(line, drawn, strict=True):
+        for axes, (quantity, unit) in zip(line, QUANTITIES.items(), strict=True):
             mine = [row for row in rows if row["quantity"] == quantity and row["t"] > 0]
             _draw(axes, [[row for row in mine if row["method"] == name] for name in group])
-            axes.set_ylabel(units.get(quantity, f"{quantity} / nats"))
+            axes.set_ylabel(quantity + unit)
         line[-1].legend(*line[-1].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
     for axes in panels[-1]:
         axes.set_xlabel("t = steps × learning rate")
