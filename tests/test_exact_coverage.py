@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
+from studies import written_again
 
 from prefdist.exact.coverage import between, bound, coverages, linear_coverage, log_constant
 from prefdist.exact.coverage_cells import by_size, policy_classes, reward_classes, simulate
@@ -321,8 +322,4 @@ def test_study_on_a_small_scale(tmp_path: Path) -> None:
             # ln(33/δ)/n of prompts, and ln(9/δ)/(γ²·n) of 9 rewards with C_R = 1.
             expected = math.log(330) / row["pairs"] + math.log(90) / (row["pairs"] / 4)
             assert row["mean bound"] == pytest.approx(expected, abs=1e-12)
-    out = tmp_path / "again"
-    out.mkdir()
-    run(SMALL, {}, out, tmp_path)
-    for file in out.iterdir():
-        assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
+    written_again(run, SMALL, tmp_path)

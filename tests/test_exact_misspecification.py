@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import log_softmax
+from studies import written_again
 
 from prefdist.exact.misspecified import (
     METHODS,
@@ -199,8 +200,4 @@ def test_study_on_a_small_scale(tmp_path: Path) -> None:
     assert orders["position bias", "PMLE"] == pytest.approx(4, abs=0.05)
     assert orders["label noise", "PMLE"] == pytest.approx(2, abs=0.05)
     assert orders["position bias", "DPO"] == pytest.approx(2, abs=0.05)
-    out = tmp_path / "again"
-    out.mkdir()
-    run(SMALL, {}, out, tmp_path)
-    for file in out.iterdir():
-        assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
+    written_again(run, SMALL, tmp_path)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import log_softmax
+from studies import written_again
 
 from prefdist.exact.closed_forms import optimum
 from prefdist.exact.smoothing import divergence, entropy, loss, random_priors, smoothed, smoothed_loss
@@ -180,8 +181,4 @@ def test_study_on_a_small_scale(tmp_path: Path) -> None:
             mass = (weights * drawn.wanted.numpy()).sum(-1) / weights.sum(-1)
             assert row["estimate"] == pytest.approx(mass.mean(), abs=1e-13)
             assert row["n"] == len(mass)
-    out = tmp_path / "again"
-    out.mkdir()
-    run(SMALL, {}, out, tmp_path)
-    for file in out.iterdir():
-        assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
+    written_again(run, SMALL, tmp_path)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from studies import written_again
 
 from prefdist.exact.bradley_terry import fit
 from prefdist.exact.optima import train
@@ -165,8 +166,4 @@ def test_study_on_a_small_scale(tmp_path: Path) -> None:
     # Five voters: k of them for y give odds (k/(5 − k))¹⁰, so nearly a majority vote: E = P(k ≥ 3) up to 2 %.
     majority = sum(math.comb(5, k) * 0.55**k * 0.45 ** (5 - k) for k in (3, 4, 5))
     assert voters[0.1, 5]["low"] < majority < voters[0.1, 5]["high"]
-    out = tmp_path / "again"
-    out.mkdir()
-    run(SMALL, {}, out, tmp_path)
-    for file in out.iterdir():
-        assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
+    written_again(run, SMALL, tmp_path)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
+from studies import written_again
 
 from prefdist.exact.studies.temperature import _example, run, temperature
 from prefdist.exact.study import write
@@ -172,8 +173,4 @@ def test_study_on_a_small_scale(tmp_path: Path) -> None:
             terms = [math.exp(growth[row["τ"]] * length) for length in range(201)]
             expected = sum(length * term for length, term in enumerate(terms)) / sum(terms)
             assert row["E[tokens], global"] == pytest.approx(expected, rel=1e-11)
-    out = tmp_path / "again"
-    out.mkdir()
-    run(SMALL, {}, out, tmp_path)
-    for file in out.iterdir():
-        assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
+    written_again(run, SMALL, tmp_path)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from studies import written_again
 
 from prefdist.exact import notations, tilt
 from prefdist.exact.studies.unification import _claim, run, unification
@@ -130,8 +131,4 @@ def test_study_on_a_small_scale(tmp_path: Path) -> None:
     assert max(row["largest deviation"] for row in rows[: len(WRITTEN)]) <= ROUNDING
     spoiled = [{**rows[0], "verdict": "different"}, *rows[1:]]
     assert _claim("optimum", spoiled).verdict == "fails"
-    out = tmp_path / "again"
-    out.mkdir()
-    run(SMALL, {}, out, tmp_path)
-    for file in out.iterdir():
-        assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
+    written_again(run, SMALL, tmp_path)
