@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from prefdist.errors import UserError
 from prefdist.exact import results
+from prefdist.exact.studies import degeneracy
 from prefdist.exact.study import Claim, Study, mean_interval, share_interval, write
 
 
@@ -36,3 +38,19 @@ def test_claims_of_all_studies_in_one_table(tmp_path: Path) -> None:
     assert [(row["study"], row["verdict"]) for row in rows] == [("first", "holds"), ("second", "fails")]
     assert "a\\|b" in (out / "claims.md").read_text()
     assert (out / "first.csv").read_text() == "x,y\n0.5,\n"
+
+
+def test_keys_that_do_not_go_together_name_the_section(tmp_path: Path) -> None:
+    spec = {
+        "worlds": 2,
+        "responses": 4,
+        "pairs": 2,
+        "spread": 1.0,
+        "betas": [1.0],
+        "margin": 1.0,
+        "gammas": [1.0],
+        "kls": [1.0],
+    }
+    with pytest.raises(UserError, match=r"^suite exact: degeneracy: times must begin with 0 and hold two more, got \[1.0\]"):
+        degeneracy.run(spec | {"times": [1.0], "seed": 0}, {}, tmp_path, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from scipy import stats
 
+from prefdist.errors import UserError
 from prefdist.style import RC, save
 
 CLAIMS = "claims"
@@ -40,11 +41,18 @@ class Study:
 
 
 def stage(study: Callable[..., Study]) -> Callable[[dict[str, Any], dict[str, Path], Path, Path], None]:
-    """The `run` of a study's stage: its specification holds the keyword arguments, and it has no inputs."""
+    """The `run` of a study's stage: its specification holds the keyword arguments, and it has no inputs.
+
+    UserError, with the section of the suite that the study is, where keys do not go together: one alone the suite checks.
+    """
 
     def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
         with matplotlib.rc_context(RC):
-            write(study(**spec), out)
+            try:
+                found = study(**spec)
+            except ValueError as error:
+                raise UserError(f"suite exact: {study.__name__}: {error}") from error
+            write(found, out)
 
     return run
 
