@@ -7,6 +7,8 @@ from prefdist.exact.study import Claim, Row
 
 SAME = 1e-4
 """Total variation: SciPy stops at gradients of 1e-10, or where rounding of the loss ends its line search."""
+LESS_LOSS = "less loss without the lost"
+"""Heading: share of settled worlds whose loss is above that of probability 0 for all that lost."""
 
 
 def check_claims(ends: Sequence[Row], settled: Sequence[Row], off: Sequence[Row]) -> list[Claim]:
@@ -36,8 +38,8 @@ def _optimum_claims(ends: Sequence[Row], settled: Sequence[Row]) -> Iterator[Cla
     yield Claim(
         "IPO's optimum is finite on them",
         "IPO (arXiv 2310.12036), Sec. 5",
-        f"settled in {ipo['estimate']:.0%} of {ipo['n']} worlds, total variation from least squares ≤ {off:.1g}",
-        "holds" if ipo["estimate"] == 1 and off <= SAME else "fails",
+        f"settled in {ipo['settled']:.0%} of {ipo['n']} worlds, total variation from least squares ≤ {off:.1g}",
+        "holds" if ipo["settled"] == 1 and off <= SAME else "fails",
     )
 
 
@@ -48,8 +50,8 @@ def _kl_claims(ends: Sequence[Row], settled: Sequence[Row]) -> Iterator[Claim]:
     ):
         if not mine:
             continue
-        listed = "; ".join(f"γ = {row['scale']:g}, β = {row['kl']:g}: {row['estimate']:.0%}, {row['falling']}" for row in mine)
-        always = [f"γ = {row['scale']:g}, β = {row['kl']:g}" for row in mine if row["estimate"] == 1]
+        listed = "; ".join(f"γ = {row['scale']:g}, β = {row['kl']:g}: {row['settled']:.0%}, {row['falling']}" for row in mine)
+        always = [f"γ = {row['scale']:g}, β = {row['kl']:g}" for row in mine if row["settled"] == 1]
         yield Claim(
             text,
             "ADL, Eq. 5, on finite data",
@@ -57,7 +59,7 @@ def _kl_claims(ends: Sequence[Row], settled: Sequence[Row]) -> Iterator[Claim]:
             "holds" if len(always) == len(mine) else f"holds under {' or '.join(always)}" if always else "fails",
         )
     ended = {row["method"]: row for row in settled if row["kl"]}
-    counts = {name: (round(row["estimate"] * row["n"]), row["n"]) for name, row in ended.items()}
+    counts = {name: (round(row[LESS_LOSS] * row["n"]), row["n"]) for name, row in ended.items()}
     if counts:
         worse = sum(count for count, _ in counts.values())
         yield Claim(
@@ -74,7 +76,7 @@ def _off_claims(rows: Sequence[Row]) -> Iterator[Claim]:
         ("without KL in the loss", [row for row in rows if not row["kl"]]),
         ("with KL in the loss", [row for row in rows if row["kl"]]),
     ):
-        listed = "; ".join(f"{row['method']}: {row['estimate']:.0%}, {row['at the end']:.0%}" for row in mine)
+        listed = "; ".join(f"{row['method']}: {row['at some time']:.0%}, {row['at the end']:.0%}" for row in mine)
         share = sum(row["at the end"] for row in mine) / len(mine)
         yield Claim(
             f"under a softmax of free logits, training moves mass to responses that are in no pair, {text}",

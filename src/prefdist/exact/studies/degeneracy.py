@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from prefdist.exact.degeneracy_claims import SAME, check_claims
+from prefdist.exact.degeneracy_claims import LESS_LOSS, SAME, check_claims
 from prefdist.exact.flows import follow
 from prefdist.exact.separable import Separable, random_separable
 from prefdist.exact.smoothing import divergence, entropy
@@ -147,7 +147,7 @@ def _end(data: Separable, path: Path) -> Row:
         "method": method.name,
         "scale": method.scale,
         "kl": method.kl,
-        **share_interval(int(path.settled.sum()), len(falls)),
+        **_share("settled", int(path.settled.sum()), len(falls)),
         "falling": int(falls.sum()),
         "KL(π₀‖π) per e-fold": speed["estimate"],
         "per e-fold, low": speed["low"],
@@ -172,7 +172,7 @@ def _settled(data: Separable, path: Path, margin: float) -> Row:
     return {
         "method": method.name,
         "kl": method.kl,
-        **share_interval(int(lower[here].sum()), int(here.sum())),
+        **_share(LESS_LOSS, int(lower[here].sum()), int(here.sum())),
         "at the direct optimum": int((distance <= SAME).sum()),
         "median total variation": float(distance.median()),
         "largest total variation": float(distance.max()),
@@ -184,17 +184,20 @@ def _settled(data: Separable, path: Path, margin: float) -> Row:
 def _off_data(data: Separable, path: Path) -> Row:
     mass = (path.log_p.exp() * ~data.on_data).sum(-1)
     ever, end = ((gain > SLACK).sum() for gain in (mass.amax(0) - mass[0], mass[-1] - mass[0]))
-    at_end = share_interval(int(end), mass.shape[1])
     return {
         "method": path.method.name,
         "kl": path.method.kl,
-        **share_interval(int(ever), mass.shape[1]),
-        "at the end": at_end["estimate"],
-        "at the end, low": at_end["low"],
-        "at the end, high": at_end["high"],
+        **_share("at some time", int(ever), mass.shape[1]),
+        **_share("at the end", int(end), mass.shape[1]),
         "largest gain": float((mass - mass[0]).max()),
         "mean at the end": float(mass[-1].mean()),
     }
+
+
+def _share(name: str, count: int, n: int) -> Row:
+    """Of n worlds, under a heading of its own."""
+    share = share_interval(count, n)
+    return {name: share["estimate"], f"{name}, low": share["low"], f"{name}, high": share["high"], "n": n}
 
 
 def _figure(rows: Sequence[Row]) -> Figure:
