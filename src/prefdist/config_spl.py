@@ -24,6 +24,7 @@ class Source(Strict):
 
     dataset: str = Field(description="owner/name on the hub, or a folder of Parquet or (compressed) JSON-lines files")
     revision: str | None = Field(None, description="commit of the dataset; needed for one of the hub")
+    path: str = Field("", description="the folder in it that holds the files; default: all of it")
 
     @model_validator(mode="after")
     def _pinned(self) -> "Source":
@@ -77,10 +78,11 @@ class Draws(Strict):
 class Embedder(Strict):
     """What turns a text into a vector: latent semantic analysis of the training references, or a sentence-transformers model."""
 
-    components: int = Field(64, gt=1, description="of latent semantic analysis")
+    dimensions: int = Field(128, gt=1, description="of latent semantic analysis")
     hub: str | None = Field(None, description="owner/name of a sentence-transformers model, instead")
     revision: str | None = Field(None, description="its commit")
     folder: str | None = Field(None, description="a local model, instead")
+    max_tokens: int = Field(256, gt=0, description="of a text that a sentence-transformers model reads")
 
     @model_validator(mode="after")
     def _pinned(self) -> "Embedder":

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from prefdist.config_spl import BASE, MEASURES, Choices, Decoder, SplSuite
+from prefdist.config_spl import BASE, MEASURES, Choices, Decoder, Problems, Source, SplSuite
 from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.graph import Artefact
 from prefdist.plan.rows import read_row
@@ -28,9 +28,9 @@ class Behaviour:
         pairs, stored, reward_model = self.suite.pairs, self.suite.base, self.suite.reward_model
         assert pairs is not None and stored is not None and reward_model is not None  # the suite was checked
         base = Artefact("model", BASE, stored.model_dump(exclude={"dtype"}))
-        policies, judge = (
-            Artefact("pairs", part, {**pairs.model_dump(), "part": part}, {"base": base}) for part in ("policies", "judge")
-        )
+        spec = pairs.model_dump(exclude={"dataset", "revision"})
+        inputs = {"base": base, "dataset": _dataset(pairs)}
+        policies, judge = (Artefact("pairs", part, {**spec, "part": part}, inputs) for part in ("policies", "judge"))
         return Trainings(policies, base, lambda seed: policies if seed < APART else judge, reward_model)
 
     def model(self, name: str, seed: int) -> Artefact:
@@ -71,10 +71,9 @@ class Behaviour:
         embedder = self.suite.diversity.embedder
         inputs = self._judged(name)
         inputs |= {f"own/{seed}": self.trainings.reward_model(seed) for seed in self.suite.seeds}
-        if embedder.hub is not None:
-            spec = {"hub": embedder.hub, "revision": embedder.revision, "folder": None}
-            inputs["embedder"] = Artefact("model", "embedder", spec)
-        return {"gamma": self._gamma(), "embedder": embedder.model_dump(include={"components", "folder"})}, inputs, ()
+        if embedder.hub or embedder.folder:
+            inputs["embedder"] = Artefact("model", "embedder", embedder.model_dump(include={"hub", "revision", "folder"}))
+        return {"gamma": self._gamma(), **embedder.model_dump(include={"dimensions", "max_tokens"})}, inputs, ()
 
     def _shift(self, name: str) -> tuple[dict[str, Any], dict[str, Artefact], tuple[str, ...]]:
         shift = self.suite.shift
@@ -100,8 +99,8 @@ class Behaviour:
         return {**self.suite.repeats.model_dump(), "law": law}, inputs, ()
 
     def _choices(self, name: str, choices: Choices) -> Artefact:
-        inputs = {"text": self.text} if choices.dataset is None else {}
-        return Artefact("choices", name, choices.model_dump(), inputs)
+        inputs = {"text": self.text} if choices.dataset is None else {"dataset": _dataset(choices.dataset)}
+        return Artefact("choices", name, _read_from(choices), inputs)
 
     def _calibration(self, name: str) -> tuple[dict[str, Any], dict[str, Artefact], tuple[str, ...]]:
         calibration = self.suite.calibration
@@ -115,7 +114,8 @@ class Behaviour:
         problems = self.suite.best_of_n.problems
         if problems.source == "world":
             return self.text
-        return Artefact("problems", problems.source, problems.model_dump(exclude={"problems"}))
+        assert problems.dataset is not None  # the suite was checked
+        return Artefact("problems", problems.source, _read_from(problems), {"dataset": _dataset(problems.dataset)})
 
     def _best_of_n(self, name: str) -> tuple[dict[str, Any], dict[str, Artefact], tuple[str, ...]]:
         settings = self.suite.best_of_n
@@ -167,3 +167,13 @@ class Behaviour:
             return "π₀"
         run = self.suite.runs[decoder.run]
         return str(read_row(run.objective, run.parameters).title)
+
+
+def _dataset(source: Source) -> Artefact:
+    return Artefact("dataset", Path(source.dataset).name, source.model_dump(include={"dataset", "revision"}))
+
+
+def _read_from(asked: Choices | Problems) -> dict[str, Any]:
+    """What a reader of a dataset or text is told; where the dataset lies is said by its input."""
+    path = {} if asked.dataset is None else {"path": asked.dataset.path}
+    return asked.model_dump(exclude={"dataset", "problems"}) | path

@@ -26,6 +26,7 @@ STAGES = {
     "held_out": "prefdist.evaluation.held_out",
     "teacher": "prefdist.evaluation.teacher",
     "student": "prefdist.evaluation.student",
+    "dataset": "prefdist.data.dataset",
     "pairs": "prefdist.data.pairs",
     "choices": "prefdist.data.choices",
     "problems": "prefdist.data.problems",
