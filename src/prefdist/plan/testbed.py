@@ -1,6 +1,6 @@
 """The artefacts of a suite with a known target, each made once."""
 
-from prefdist.config import ModelRun, Run, Suite
+from prefdist.config import AnyText, Arithmetic, ModelRun, Run, Suite
 from prefdist.containers import python_version
 from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.graph import Artefact
@@ -12,9 +12,7 @@ class Testbed:
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
-        # The text is read from the interpreter, so another Python is another text.
-        interpreter = {"python": python_version()}
-        self.text = Artefact("text", "stdlib", {**suite.text.model_dump(), **interpreter})
+        self.text = _text(suite.text)
         self.prior = self._model("prior", suite.prior)
         self.target = self._model("target", suite.target)
         evaluation = suite.evaluation.model_dump()
@@ -99,6 +97,13 @@ class Testbed:
         families = {"prior": "π₀"} | {name: _family(run) for name, run in suite.runs.items()}
         spec = {"suite": suite.suite, "seeds": suite.seeds, "runs": list(families), "families": families}
         return Artefact("results", suite.suite, spec, inputs)
+
+
+def _text(text: AnyText) -> Artefact:
+    if isinstance(text, Arithmetic):
+        return Artefact("text", text.kind, text.model_dump(mode="json"))
+    # It is read from the interpreter, so another Python is another text. Digests of what was published know no kind.
+    return Artefact("text", text.kind, {**text.model_dump(exclude={"kind"}), "python": python_version()})
 
 
 def _family(run: Run) -> str:
