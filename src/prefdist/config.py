@@ -4,9 +4,9 @@ Left out: suites of preference distillation (config_pad.py), reading a file (sui
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from prefdist.errors import UserError
 from prefdist.paths import check_model_folder
@@ -24,6 +24,7 @@ class Strict(BaseModel):
 class Text(Strict):
     """Documented functions of the running interpreter's standard library."""
 
+    kind: Literal["stdlib"] = "stdlib"
     seed: int = 0
     train: float = Field(default=0.8, gt=0, lt=1, description="fraction of the top-level modules")
     validation: float = Field(default=0.08, gt=0, lt=1)
@@ -31,6 +32,41 @@ class Text(Strict):
     max_prompt_chars: int = Field(default=100, gt=10)
     max_reference_chars: int = Field(default=70, gt=10)
     vocabulary: int = Field(default=1024, gt=300, description="size of the byte-level BPE tokenizer")
+
+
+class Arithmetic(Strict):
+    """Generated word problems of graded difficulty, answered step by step."""
+
+    kind: Literal["arithmetic"]
+    seed: int = 0
+    train: int = Field(gt=0, description="training rows")
+    validation: int = Field(gt=0, description="problems")
+    test: int = Field(gt=0, description="problems")
+    levels: list[Annotated[int, Field(ge=1, le=9)]] = Field([1, 2, 3, 4, 5, 6], min_length=1, description="steps; they take turns")
+    vocabulary: int = Field(default=386, gt=300, description="size of the byte-level BPE tokenizer")
+    choice_share: float = Field(0.0, ge=0, lt=1, description="training rows that are lettered questions, answered by a letter")
+    choice_levels: list[Annotated[int, Field(ge=1, le=9)]] = Field([1, 2], min_length=1, description="of these questions")
+    choice_options: list[Annotated[int, Field(ge=2, le=8)]] = Field([2, 4], min_length=1, description="they take turns")
+    choice_after_steps: bool = Field(False, description="lettered questions show the worked steps before the options")
+
+
+TEXT_KINDS = {"stdlib": "text of the library", "arithmetic": "arithmetic text"}
+"""Value of `kind` -> pydantic's tag, which is no key of a suite."""
+
+
+def _text_kind(text: Any) -> str | None:
+    kind = text.get("kind", "stdlib") if isinstance(text, dict) else getattr(text, "kind", None)
+    return TEXT_KINDS.get(kind) if isinstance(kind, str) else None
+
+
+AnyText = Annotated[
+    Annotated[Text, Tag(TEXT_KINDS["stdlib"])] | Annotated[Arithmetic, Tag(TEXT_KINDS["arithmetic"])],
+    Discriminator(
+        _text_kind,
+        custom_error_type="text_kind",
+        custom_error_message=f"kind is not one of {', '.join(TEXT_KINDS)}",
+    ),
+]
 
 
 class Optimisation(Strict):
@@ -120,7 +156,7 @@ class Suite(Strict):
     suite: str
     version: str = Field(pattern=VERSION, description="names the folder of the tables: results/<suite>/<version>")
     seeds: list[int] = Field(min_length=1)
-    text: Text
+    text: AnyText
     architecture: dict[str, Any] = Field(description="model_type and the keys of its transformers config")
     target: ModelRun
     prior: ModelRun

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from prefdist.config import Suite
+from prefdist.config import TEXT_KINDS, Suite
 from prefdist.config_exact import ExactSuite
 from prefdist.config_pad import MODEL_KINDS, PadSuite
 from prefdist.config_spl import SplSuite
@@ -72,8 +72,9 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    # Which kind of model was meant is in pydantic's path, but no key of the file.
-    where = ".".join(str(part) for part in problem["loc"] if part not in MODEL_KINDS)
+    # Which kind of model or text was meant is in pydantic's path, but no key of the file.
+    tags = {*MODEL_KINDS, *TEXT_KINDS.values()}
+    where = ".".join(str(part) for part in problem["loc"] if part not in tags)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         return f"{where}: no such key (value {problem['input']!r}); remove it or mend its spelling{more}"

@@ -60,16 +60,16 @@ def data_card(extraction: Extraction, digest: str, tokenizer_stats: Mapping[str,
     parts = [
         _HEAD.format(version=platform.python_version(), digest=digest),
         "## Counts\n",
-        _table(["what", "count"], [[name.replace("_", " "), counts.get(name, 0)] for name in read]),
+        markdown_table(["what", "count"], [[name.replace("_", " "), counts.get(name, 0)] for name in read]),
         "## Dropped\n",
-        _table(["reason", "rows", "why"], [[name, counts.get(f"dropped_{name}", 0), REASONS[name]] for name in REASONS]),
+        markdown_table(["reason", "rows", "why"], [[name, counts.get(f"dropped_{name}", 0), REASONS[name]] for name in REASONS]),
         "## Splits\n",
-        _table(["split", "rows", "top-level modules"], [_split(extraction, split) for split in SPLITS]),
+        markdown_table(["split", "rows", "top-level modules"], [_split(extraction, split) for split in SPLITS]),
         "## Lengths\n",
         f"Quantiles over all splits; tokens of a vocabulary of {tokenizer_stats['vocab_size']}, without BOS and EOS.\n",
-        _table(["length", *(f"{q} %" for q in QUANTILES)], _lengths({**counts, **tokenizer_stats})),
+        markdown_table(["length", *(f"{q} %" for q in QUANTILES)], _lengths({**counts, **tokenizer_stats})),
         "## Examples\n",
-        _examples(extraction.rows),
+        examples(extraction.rows),
         _LIMITS,
     ]
     return "\n".join(parts)
@@ -85,13 +85,14 @@ def _lengths(counts: Mapping[str, int]) -> list[list[Any]]:
     return [[kind.replace("_", ", "), *(counts[f"{kind}_p{q}"] for q in QUANTILES)] for kind in kinds]
 
 
-def _examples(rows: list[dict[str, Any]]) -> str:
+def examples(rows: list[dict[str, Any]]) -> str:
     """Rows at even distances: the same for the same data."""
     places = sorted({(2 * index + 1) * len(rows) // (2 * EXAMPLES) for index in range(EXAMPLES)})
     lines = [f"{rows[place]['prompt']}\n    {rows[place]['reference']}" for place in places]
     return "\n".join(["```text", *lines, "```", ""])
 
 
-def _table(header: list[str], rows: list[list[Any]]) -> str:
+def markdown_table(header: list[str], rows: list[list[Any]]) -> str:
+    """A table with one line a row."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"

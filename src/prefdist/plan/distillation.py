@@ -31,7 +31,7 @@ class Distillation:
         if isinstance(model, StoredModel):
             return Artefact("model", name, model.model_dump(exclude={"dtype"}))
         assert self.world is not None  # the suite was checked
-        text = Artefact("text", "stdlib", {**self.world.text.spec, "vocabulary": model.vocabulary})
+        text = Artefact("text", self.world.text.name, {**self.world.text.spec, "vocabulary": model.vocabulary})
         row = read_row(model.objective)
         spec = {
             "data": {"kind": "references", "noise": 0.0, "fraction": model.fraction},

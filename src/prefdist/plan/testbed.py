@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from prefdist.config import ModelRun, Run, Suite
+from prefdist.config import AnyText, Arithmetic, ModelRun, Run, Suite
 from prefdist.containers import python_version
 from prefdist.errors import UserError
 from prefdist.objectives.registry import FAMILIES
@@ -17,9 +17,7 @@ class Testbed:
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
-        # The text is read from the interpreter, so another Python is another text.
-        interpreter = {"python": python_version()}
-        self.text = Artefact("text", "stdlib", {**suite.text.model_dump(), **interpreter})
+        self.text = _text(suite.text)
         self.prior = self._model("prior", suite.prior)
         self.target = self._model("target", suite.target)
         evaluation = suite.evaluation.model_dump()
@@ -83,6 +81,13 @@ def load_world(suite: str, world: str, root: Path) -> Testbed:
     if not isinstance(found, Suite):
         raise UserError(f"suite {suite}: world: {world} is of kind {found.kind}; name a testbed suite")
     return Testbed(found)
+
+
+def _text(text: AnyText) -> Artefact:
+    if isinstance(text, Arithmetic):
+        return Artefact("text", text.kind, text.model_dump(mode="json"))
+    # It is read from the interpreter, so another Python is another text. Digests of what was published know no kind.
+    return Artefact("text", text.kind, {**text.model_dump(exclude={"kind"}), "python": python_version()})
 
 
 def _family(run: Run) -> str:
