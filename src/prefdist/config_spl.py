@@ -43,7 +43,9 @@ class Pairs(Source):
     on_defect: Literal["drop", "refuse"] = Field("drop", description="of rows that are no comparison; dropped ones are listed")
     train_pairs: int = Field(gt=0)
     test_prompts: int = Field(gt=0)
-    judge_share: float = Field(0.5, gt=0, lt=1, description="share of the training pairs that only the judging reward model sees")
+    judge_share: float = Field(
+        0.5, gt=0, lt=1, description="share of the training pairs that only the judging reward model sees"
+    )
     max_prompt_chars: int | None = Field(None, gt=0, description="pairs of longer prompts are left out")
     max_response_tokens: int = Field(512, gt=0, description="longer responses are cut off, and have no EOS")
 
@@ -53,7 +55,9 @@ class Contrasted(Strict):
 
     a: float
     b: float
-    plausibility: float = Field(0.1, ge=0, le=1, description="tokens less probable than this share of the likeliest are left out")
+    plausibility: float = Field(
+        0.1, ge=0, le=1, description="tokens less probable than this share of the likeliest are left out"
+    )
 
 
 class Decoder(Strict):
@@ -276,4 +280,3 @@ def _sourced(where: str, of_world: bool, dataset: Source | None, world: str | No
         raise ValueError(f"{where}.source: this source is a world's text; give world, or a source with a dataset")
     if of_world == (dataset is not None):
         raise ValueError(f"{where}.dataset: {'a world brings its own' if of_world else 'this source needs one'}")
-

@@ -62,7 +62,9 @@ def data_card(extraction: Extraction, digest: str, tokenizer_stats: Mapping[str,
         "## Counts\n",
         markdown_table(["what", "count"], [[name.replace("_", " "), counts.get(name, 0)] for name in read]),
         "## Dropped\n",
-        markdown_table(["reason", "rows", "why"], [[name, counts.get(f"dropped_{name}", 0), REASONS[name]] for name in REASONS]),
+        markdown_table(
+            ["reason", "rows", "why"], [[name, counts.get(f"dropped_{name}", 0), REASONS[name]] for name in REASONS]
+        ),
         "## Splits\n",
         markdown_table(["split", "rows", "top-level modules"], [_split(extraction, split) for split in SPLITS]),
         "## Lengths\n",

@@ -98,9 +98,7 @@ def read_dialogues(source: Path, *, on_defect: Literal["drop", "refuse"], split:
 
 def _turns(dialogue: str) -> list[Message]:
     _, *parts = _TURN.split(dialogue)
-    return [
-        {"role": ROLES[speaker], "content": text.strip()} for speaker, text in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    return [{"role": ROLES[speaker], "content": text.strip()} for speaker, text in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def _defects(row: Row, chosen: Sequence[Message], rejected: Sequence[Message]) -> set[str]:

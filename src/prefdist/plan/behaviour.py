@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from prefdist.config_spl import BASE, MEASURES, Choices, Decoder, Problems, Source, SplSuite
-from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.graph import Artefact
 from prefdist.plan.rows import read_row
 from prefdist.plan.testbed import Testbed, load_world
@@ -60,7 +59,9 @@ class Behaviour:
         """A policy's samples and π₀'s, with what is needed to say how good they are."""
         inputs = {"text": self.text, "base": self.base} | self._held_out_draws(name)
         inputs |= {f"base_{role}": draws for role, draws in self._held_out_draws(BASE).items()}
-        inputs |= {f"judge/{seed}": self.trainings.reward_model(seed + APART) for seed in self.suite.seeds}
+        for seed in self.suite.seeds:
+            inputs[f"own/{seed}"] = self.trainings.reward_model(seed)
+            inputs[f"judge/{seed}"] = self.trainings.reward_model(seed + APART)
         return inputs | ({} if self.world is None else {"target": self.world.target})
 
     def _gamma(self) -> float | None:
@@ -70,7 +71,6 @@ class Behaviour:
         assert self.suite.diversity is not None  # the suite was checked
         embedder = self.suite.diversity.embedder
         inputs = self._judged(name)
-        inputs |= {f"own/{seed}": self.trainings.reward_model(seed) for seed in self.suite.seeds}
         if embedder.hub or embedder.folder:
             inputs["embedder"] = Artefact("model", "embedder", embedder.model_dump(include={"hub", "revision", "folder"}))
         return {"gamma": self._gamma(), **embedder.model_dump(include={"dimensions", "max_tokens"})}, inputs, ()
@@ -154,7 +154,9 @@ class Behaviour:
     def ablation(self, name: str) -> Artefact:
         """One ablation's table and figure, from one measure of its policies alone."""
         ablation = self.suite.ablations[name]
-        inputs = {f"{ablation.measure}/{policy}": self.measure(ablation.measure, policy) for policy in ablation.policies.values()}
+        inputs = {
+            f"{ablation.measure}/{policy}": self.measure(ablation.measure, policy) for policy in ablation.policies.values()
+        }
         spec = {"name": name, "title": ablation.title, "measure": ablation.measure, "runs": ablation.policies}
         return Artefact("ablation", f"{self.suite.suite}-{name}", spec, inputs)
 
