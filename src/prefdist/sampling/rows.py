@@ -4,6 +4,7 @@ from typing import Any
 
 from prefdist.errors import UserError
 from prefdist.sampling.engine import sample
+from prefdist.sampling.law import ANCESTRAL, Sampler
 from prefdist.tokens import TextCodec
 
 
@@ -15,8 +16,7 @@ def draw(
     *,
     num_samples: int,
     max_new_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    sampler: Sampler = ANCESTRAL,
 ) -> list[dict[str, Any]]:
     """Rows of the responses table, `num_samples` for each row of the prompts table, in their order.
 
@@ -30,8 +30,7 @@ def draw(
         num_samples=num_samples,
         max_new_tokens=max_new_tokens,
         stop_ids=codec.stop_ids,
-        temperature=temperature,
-        top_p=top_p,
+        sampler=sampler,
     )
     return [
         {
