@@ -130,9 +130,7 @@ class SentenceTransformers:
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """[N, d]: see `Embedder.embed`. The empty text has the vector that the model gives its special tokens."""
-        found = self._model.encode(
-            list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
-        )
+        found = self._model.encode(list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(found, dtype=np.float64)
 
 
