@@ -42,7 +42,9 @@ class Arithmetic(Strict):
     train: int = Field(gt=0, description="training rows")
     validation: int = Field(gt=0, description="problems")
     test: int = Field(gt=0, description="problems")
-    levels: list[Annotated[int, Field(ge=1, le=9)]] = Field([1, 2, 3, 4, 5, 6], min_length=1, description="steps; they take turns")
+    levels: list[Annotated[int, Field(ge=1, le=9)]] = Field(
+        [1, 2, 3, 4, 5, 6], min_length=1, description="steps; they take turns"
+    )
     vocabulary: int = Field(default=386, gt=300, description="size of the byte-level BPE tokenizer")
     choice_share: float = Field(0.0, ge=0, lt=1, description="training rows that are lettered questions, answered by a letter")
     choice_levels: list[Annotated[int, Field(ge=1, le=9)]] = Field([1, 2], min_length=1, description="of these questions")

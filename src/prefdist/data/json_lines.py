@@ -98,7 +98,7 @@ def _rows(file: Path) -> Iterator[Row]:
     number = -1  # for a file whose first line cannot be decoded
     try:
         with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines):  # noqa: B007 (the error names it)
+            for number, line in enumerate(lines):
                 yield Row(file, number, _object(file, number, line))
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not readable after row {number}: {error}; fetch the file again") from error
