@@ -31,18 +31,19 @@ measure mathematics and calibration of small language models on problems whose e
 
 **Licence.** That of the project.
 
-**Digest.** sha256 `{digest}` of the rows, in order: the same in every version of Python.
+**Digest.** sha256 `{digest}` of the rows, in order.
+It is the same in every version of Python.
 """
 
 _MADE = f"""## How they are made
 
 - {len(THEMES)} themes with {len(NAMES)} names; each operation has two or three wordings in each theme.
-- A quantity starts at 2 to {LARGEST_START}. A step adds or takes 2 to {LARGEST_TERM}, multiplies by 2 to {LARGEST_FACTOR}, or
-  divides by as much without remainder. Results are natural numbers, at most {largest(1)} on level 1 and {largest(2) - largest(1)}
-  more on each level above.
+- A quantity starts at 2 to {LARGEST_START}. A step adds or takes 2 to {LARGEST_TERM}, or multiplies by 2 to {LARGEST_FACTOR} or
+  divides by as much without remainder. Results are natural numbers, at most {largest(1)} on level 1 and
+  {largest(2) - largest(1)} more on each level above.
 - A solution has one of {len(VOICES)} voices, which nothing in the prompt determines.
-- A computation (its numbers and operations, in order) belongs to one split, by a hash: {HELD_OUT_SHARE:.0%} of all are for test and
-  as many for validation. Prompts within a split differ.
+- A computation (its numbers and operations, in order) belongs to one split, by a hash: {HELD_OUT_SHARE:.0%} of all are for
+  test and as many for validation. Prompts within a split differ.
 - An evaluator that reads only the text has checked every solution: each step, that it goes on from the last, the answer.
 - Lettered questions are for training only. Wrong options are what slips would give: a stop one step early, the last
   operation turned round, ten more or less. Options stand in an order that a stored seed and the row's id decide.
@@ -82,7 +83,7 @@ def arithmetic_card(
             [[kind.replace("_", ", "), *(lengths[f"{kind}_p{q}"] for q in QUANTILES)] for kind in kinds],
         ),
         "## Examples\n",
-        examples(list(rows)),
+        examples(rows),
         _LIMITS,
     ]
     return "\n".join(parts)

@@ -4,7 +4,7 @@ Left out: reading and filtering (`stdlib`), token counts (`tokenizer.token_stati
 """
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefdist.data.stdlib import LARGEST_SHARE_OF_HELD_OUT, QUANTILES, SAME_REFERENCE_PER_MODULE, SPLITS, Extraction
@@ -87,7 +87,7 @@ def _lengths(counts: Mapping[str, int]) -> list[list[Any]]:
     return [[kind.replace("_", ", "), *(counts[f"{kind}_p{q}"] for q in QUANTILES)] for kind in kinds]
 
 
-def examples(rows: list[dict[str, Any]]) -> str:
+def examples(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows at even distances: the same for the same data."""
     places = sorted({(2 * index + 1) * len(rows) // (2 * EXAMPLES) for index in range(EXAMPLES)})
     lines = [f"{rows[place]['prompt']}\n    {rows[place]['reference']}" for place in places]

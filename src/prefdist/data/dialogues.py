@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -112,7 +113,7 @@ def _defects(row: Row, chosen: Sequence[Message], rejected: Sequence[Message]) -
             "text_before_first_turn": bool(_TURN.split(row.text(name))[0].strip()),
             "starts_with_assistant": roles[0] != "user",
             "ends_with_human": roles[-1] != "assistant",
-            "roles_out_of_order": any(first == second for first, second in zip(roles, roles[1:], strict=False)),
+            "roles_out_of_order": any(first == second for first, second in pairwise(roles)),
             "empty_turn": not all(texts[:-1]),
             "empty_final_turn": not texts[-1],
             "role_marker_in_turn": any(_MARKER.search(text) for text in texts),

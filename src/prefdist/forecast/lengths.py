@@ -11,13 +11,16 @@ COUNTED = 500
 """Rows of a split whose tokens are counted."""
 CHARS_A_TOKEN = 4.0
 """Characters of a token where no tokenizer is at hand: English under tokenizers of tens of thousands of tokens."""
+PROBLEM_TOKENS, SOLUTION_TOKENS = (22.0, 13.0), (2.0, 9.0)
+"""Tokens of a generated word problem and of its solution, without steps and for each; measured with a vocabulary of 386."""
 ASSUMED = 500.0
 """Tokens of a prompt of which neither text nor limit is known."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Mean tokens, with BOS and EOS, and how many prompts the splits have. Without `counted` they are upper limits.
+    """Mean tokens, with BOS and EOS, and how many prompts the splits have. Without `counted` they are upper limits,
+    or for generated word problems typical.
 
     `reference` is None where there is none to count: responses are then as long as their budget.
     """
@@ -70,7 +73,16 @@ def _counter(tokenizer: Path) -> Callable[[list[str]], list[float]]:
 
 def _limits(text: Artefact) -> Lengths:
     """The suite's limits in characters. The testbed's own tokenizers are small: half the characters a token."""
+    if text.spec.get("kind") == "arithmetic":
+        return _word_problems(text)
     small = text.stage == "text"
     each = CHARS_A_TOKEN / 2 if small else CHARS_A_TOKEN
     longest, reference = text.spec.get("max_prompt_chars"), text.spec.get("max_reference_chars")
     return Lengths(1 + longest / each if longest else ASSUMED, 1 + reference / each if reference else None, {}, counted=False)
+
+
+def _word_problems(text: Artefact) -> Lengths:
+    """They have no limits in characters; their levels tell what is typical. Lettered questions are not told apart."""
+    level = fmean(text.spec["levels"])
+    problem, solution = (1 + base + each * level for base, each in (PROBLEM_TOKENS, SOLUTION_TOKENS))
+    return Lengths(problem, solution, {split: text.spec[split] for split in ("train", "validation", "test")}, counted=False)
