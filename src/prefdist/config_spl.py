@@ -64,10 +64,10 @@ class Decoder(Strict):
     """A run (or base) and a law of sampling its tokens; filters act on logits/temperature in the order top-k, top-p, min-p."""
 
     run: str
-    temperature: float = Field(1.0, gt=0)
-    top_k: int = Field(0, ge=0, description="0: all tokens")
-    top_p: float = Field(1.0, gt=0, le=1)
-    min_p: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int = Field(default=0, ge=0, description="0: all tokens")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, le=1)
     contrast: Contrasted | None = None
 
 
@@ -80,13 +80,13 @@ class Draws(Strict):
 
 
 class Embedder(Strict):
-    """What turns a text into a vector: latent semantic analysis of the training references, or a sentence-transformers model."""
+    """Texts as vectors: latent semantic analysis of the training references, or a sentence-transformers model."""
 
-    dimensions: int = Field(128, gt=1, description="of latent semantic analysis")
-    hub: str | None = Field(None, description="owner/name of a sentence-transformers model, instead")
-    revision: str | None = Field(None, description="its commit")
-    folder: str | None = Field(None, description="a local model, instead")
-    max_tokens: int = Field(256, gt=0, description="of a text that a sentence-transformers model reads")
+    dimensions: int = Field(default=128, gt=1, description="of latent semantic analysis")
+    hub: str | None = Field(default=None, description="owner/name of a sentence-transformers model, instead")
+    revision: str | None = Field(default=None, description="its commit")
+    folder: str | None = Field(default=None, description="a local model, instead")
+    max_tokens: int = Field(default=256, gt=0, description="of a text that a sentence-transformers model reads")
 
     @model_validator(mode="after")
     def _pinned(self) -> "Embedder":
@@ -118,6 +118,7 @@ class Repeats(Strict):
     counts: list[int] = Field(min_length=2, description="numbers of repeats, 0 among them")
     tokens: int = Field(4, gt=0, description="different tokens that are repeated, one a prompt in turn")
     max_new_tokens: int = Field(gt=0)
+    policies: list[str] | None = Field(None, description="runs, and decoders with a contrast; default: all of these")
 
     @model_validator(mode="after")
     def _zero(self) -> "Repeats":
@@ -224,11 +225,16 @@ class SplSuite(Strict):
         if measure == "diversity":
             return list(self.policies)
         if measure == "repeats":
-            return [*self.models, *(name for name, decoder in self.decoders.items() if decoder.contrast)]
+            assert self.repeats is not None
+            return self.repeats.policies or [*self.models, *self._contrasts]
         if measure == "best_of_n":
             assert self.best_of_n is not None
             return self.best_of_n.policies or list(self.policies)
         return self.models
+
+    @property
+    def _contrasts(self) -> list[str]:
+        return [name for name, decoder in self.decoders.items() if decoder.contrast]
 
     @model_validator(mode="after")
     def _consistent(self) -> "SplSuite":
@@ -244,7 +250,7 @@ class SplSuite(Strict):
             raise ValueError(f"nothing is measured; give one of {', '.join(MEASURES)}")
         if BASE in self.runs or set(self.decoders) & set(self.models):
             raise ValueError(f"runs and decoders have different names, and none is called {BASE}")
-        shift = {"shift.mixture": self.shift.mixture} if self.shift else {}
+        shift = {"shift.mixture": self.shift.mixture.model_copy(update={"train_on": "both"})} if self.shift else {}
         of_pairs = {"reward_model": self.reward_model} if self.reward_model else {}
         for where, run in ({f"runs.{name}": run for name, run in self.runs.items()} | shift | of_pairs).items():
             check_objective(where, run)
@@ -254,6 +260,8 @@ class SplSuite(Strict):
             self._known(f"decoders.{name}.run", decoder.run, self.models)
         for name in (self.best_of_n.policies or []) if self.best_of_n else []:
             self._known("best_of_n.policies", name, self.policies)
+        for name in (self.repeats.policies or []) if self.repeats else []:
+            self._known("repeats.policies", name, [*self.models, *self._contrasts])
         for name, ablation in self.ablations.items():
             if getattr(self, ablation.measure) is None:
                 raise ValueError(f"ablations.{name}.measure: the suite has no section {ablation.measure}")

@@ -11,7 +11,7 @@ from prefdist.models import load_frozen
 from prefdist.sampling.contrastive import Contrast, Pair
 from prefdist.sampling.engine import ROWS
 from prefdist.sampling.law import Sampler
-from prefdist.sampling.rows import check_context, draw
+from prefdist.sampling.rows import check_context, draw_with_law
 from prefdist.scoring.shards import sharded
 from prefdist.tokens import TextCodec
 
@@ -33,7 +33,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     rows = sharded(
         prompts,
         [len(codec.prompt(row["prompt"])) for row in prompts],
-        lambda part: draw(model, codec, part, spec["key"], sampler=sampler, **size),
+        lambda part: draw_with_law(model, codec, part, spec["key"], sampler=sampler, **size),
         per_shard=max(1, ROWS // spec["samples"]),
         schema=tables.DRAWS,
         scratch=scratch,

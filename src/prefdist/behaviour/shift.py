@@ -1,12 +1,12 @@
 """The stage `shift`: how much mass moves from "unaligned" to "aligned" outputs (Huang's note), a row a prompt and metric.
 
-On samples of held-out prompts, where the subscript 0 is π₀'s value of the same mass:
-tpm_win = E[a], a(y) = known probability of beating a sample of π₀, and won = share of known labels drawn against other samples
-of π₀: both estimate the win rate, by the identity of chosen and rejected responses, and are ½ for π₀.
-tpm_reward, tpm_reward_0 (definition D3): a = σ(r̂ − mean r̂ of π₀'s samples), r̂ trained apart; tpm_reward_tilted is what a tilt of
-π₀ by the policy's own closed form with that reward would have, from samples of π₀.
-tpm_sft, tpm_sft_0 (D1): a = p_A/(p_A + p_U), SFT on chosen and on rejected responses; fit_sft = log p of SFT on both − log of the
-mixture on samples of π₀, in nats: 0 where the mixture describes them.
+On samples of held-out prompts; _0 marks π₀'s value of the same mass:
+tpm_win = E[a], a(y) = known probability of beating a sample of π₀, and won = share of known labels drawn against other
+samples of π₀: both estimate the win rate, by the identity of chosen and rejected responses, and are ½ for π₀.
+tpm_reward, tpm_reward_0 (definition D3): a = σ(r̂ − mean r̂ of π₀'s samples), r̂ trained apart; tpm_reward_tilted is what a tilt
+of π₀ by the policy's own closed form with that reward would have, from samples of π₀.
+tpm_sft, tpm_sft_0 (D1): a = p_A/(p_A + p_U), SFT on chosen and on rejected responses; fit_sft = log p of SFT on both − log of
+the mixture on samples of π₀, in nats: 0 where the mixture describes them.
 On held-out pairs: log_ratio_chosen and log_ratio_rejected = log π − log π₀, logp_rejected = log π, in nats.
 """
 

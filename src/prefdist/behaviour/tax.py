@@ -8,6 +8,8 @@ of their own.
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from prefdist.data import tables
 from prefdist.data.selection import held_out
 from prefdist.models import load_frozen
@@ -22,7 +24,8 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
         key = {"run": spec["run"], "seed": seed}
         policy = inputs[f"policy/{seed}"]
         metrics += [{**key, **row} for row in _texts(policy, held_out(inputs["text"], "test", spec["texts"]))]
-        metrics += [{**key, **row} for row in _tasks(policy, spec)]
+        for task, shots in spec["tasks"].items():
+            metrics += [{**key, **row} for row in _task(policy, task, shots, spec)]
     tables.write_table(out / "metrics.parquet", metrics, tables.METRICS)
 
 
@@ -35,4 +38,16 @@ def _texts(policy: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"prompt_id": row["prompt_id"], "metric": "text_nll", "value": -float(logp) / len(ids)}
         for row, ids, logp in zip(with_reference, references, logps, strict=True)
+    ]
+
+
+def _task(policy: Path, task: str, shots: int, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    from prefdist.evaluation.harness import run_tasks  # seconds to import, and many suites have no tasks
+
+    include = None if spec["task_folder"] is None else Path(spec["task_folder"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = run_tasks(policy, [task], include=include, num_fewshot=shots, limit=spec["limit"], device=device)
+    return [
+        {"prompt_id": f"{row['task']}/{row['doc_id']}", "metric": f"{task}/{row['metric']}", "value": row["value"]}
+        for row in found.rows
     ]

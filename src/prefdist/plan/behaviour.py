@@ -83,8 +83,8 @@ class Behaviour:
             inputs[f"policy/{seed}"] = self.model(name, seed)
             inputs[f"preferences/{seed}"] = self.trainings.preferences(seed)
             for side in ("chosen", "rejected", "both"):
-                run = shift.mixture.model_copy(update={"train_on": side})
-                inputs[f"{side}/{seed}"] = self.trainings.trained(f"sft_{side}", run, seed)
+                mixture = shift.mixture.model_copy(update={"train_on": side})
+                inputs[f"{side}/{seed}"] = self.trainings.trained(f"sft_{side}", mixture, seed)
         run = self.suite.runs.get(name)
         row = None if run is None else read_row(run.objective, run.parameters).model_dump()
         code = ("prefdist.exact.closed_forms",)
@@ -146,7 +146,7 @@ class Behaviour:
         for name in suite.runs:
             inputs |= {f"policy/{name}/{seed}": self.model(name, seed) for seed in suite.seeds}
         families = {name: self._family(decoder) for name, decoder in suite.policies.items()}
-        spec = {"suite": suite.suite, "seeds": suite.seeds, "measured": measured, "families": families}
+        spec: dict[str, Any] = {"suite": suite.suite, "seeds": suite.seeds, "measured": measured, "families": families}
         if suite.calibration is not None:
             spec["bins"] = suite.calibration.bins
         return Artefact("spl_results", suite.suite, spec, inputs)

@@ -1,6 +1,7 @@
 """The trainings on one set of preferences from one base, and what teaches a base to answer questions.
 
-What trainings share is made once. Left out: where preferences come from, and what is measured of the models (the plans of each kind of suite).
+What trainings share is made once. Left out: where preferences come from, and what is measured of the models (the plans of each
+kind of suite).
 """
 
 from collections.abc import Callable, Sequence

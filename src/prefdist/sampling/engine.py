@@ -25,11 +25,13 @@ TOKENS = 65_536
 class Sample:
     """One response. `finish_reason` is stop (its last token is a stop id) or length (it filled its budget, no stop id).
 
-    logp: natural log at T = 1, summed over the tokens including the stop id.
+    logp: natural log at T = 1, summed over the tokens including the stop id. logq: the same of the law drawn from, after
+    temperature and filters.
     """
 
     token_ids: list[int]
     logp: float
+    logq: float
     finish_reason: str
 
 
@@ -107,12 +109,12 @@ def _sample_batch(
     alive = torch.arange(n_prompts * n, device=device)
     tokens = torch.zeros(n_prompts * n, budget, dtype=torch.long, device=device)
     stops = torch.tensor(stop_ids, device=device)
-    logp = torch.zeros(n_prompts * n, dtype=torch.float64, device=device)
+    logps = torch.zeros(n_prompts * n, 2, dtype=torch.float64, device=device)
     lengths = torch.full((n_prompts * n,), budget, device=device)
     for t in range(budget):
-        chosen, chosen_logp = _draw(logits, noise[alive, t], sampler)
+        chosen, chosen_logps = _draw(logits, noise[alive, t], sampler)
         tokens[alive, t] = chosen
-        logp[alive] += chosen_logp
+        logps[alive] += chosen_logps
         going_on = ~torch.isin(chosen, stops)
         lengths[alive[~going_on]] = t + 1
         if t + 1 == budget or not bool(going_on.any()):
@@ -131,26 +133,28 @@ def _sample_batch(
             use_cache=True,
         )
         logits = output.logits[:, -1]
-    return _collect(tokens.tolist(), logp.tolist(), lengths.tolist(), stop_ids, n)
+    return _collect(tokens.tolist(), logps.tolist(), lengths.tolist(), stop_ids, n)
 
 
 def _draw(logits: Tensor, noise: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
-    """Tokens at the noise's quantiles of the sampler's law, and their log π at T = 1: [B, V], [B] -> [B], [B].
+    """Tokens at the noise's quantiles of the sampler's law, and of each log π at T = 1 and log of the law.
 
-    The log-probabilities are those of all tokens, filtered out or not.
+    [B, V], [B] -> [B], [B, 2]. log π is that of all tokens, filtered out or not.
     """
     logps = logits.float().log_softmax(-1)
-    cumulative = sampler.weights(logps).cumsum(-1)
+    weights = sampler.weights(logps)
+    cumulative = weights.cumsum(-1)
     quantile = noise.unsqueeze(-1) * cumulative[:, -1:]
     chosen = torch.searchsorted(cumulative, quantile, right=True).clamp_max(logits.shape[-1] - 1)
-    return chosen.squeeze(-1), logps.gather(-1, chosen).squeeze(-1).double()
+    of_law = weights.gather(-1, chosen).log() - cumulative[:, -1:].log()
+    return chosen.squeeze(-1), torch.cat([logps.gather(-1, chosen).double(), of_law], dim=-1)
 
 
 def _collect(
-    tokens: list[list[int]], logps: list[float], lengths: list[int], stop_ids: Sequence[int], n: int
+    tokens: list[list[int]], logps: list[list[float]], lengths: list[int], stop_ids: Sequence[int], n: int
 ) -> list[list[Sample]]:
     samples = []
-    for row, logp, length in zip(tokens, logps, lengths, strict=True):
+    for row, (logp, logq), length in zip(tokens, logps, lengths, strict=True):
         ids = row[:length]
-        samples.append(Sample(ids, logp, "stop" if ids[-1] in stop_ids else "length"))
+        samples.append(Sample(ids, logp, logq, "stop" if ids[-1] in stop_ids else "length"))
     return [samples[i : i + n] for i in range(0, len(samples), n)]
