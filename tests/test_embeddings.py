@@ -1,4 +1,4 @@
-"""Texts as unit vectors: latent semantic analysis against a dense decomposition, sentence-transformers against pooling by hand."""
+"""Texts as unit vectors: latent semantics against a dense decomposition, sentence-transformers against pooling by hand."""
 
 import json
 import shutil
