@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from sklearn.metrics import matthews_corrcoef
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from prefdist.data.tokenizer import train_tokenizer
@@ -146,6 +147,26 @@ def test_answers_given_as_text_limit_and_batches(model: Path, tasks: Path, picke
     expected = [row["logps"] for row in picked.choices[:2]]
     np.testing.assert_allclose([row["logps"] for row in as_text], expected, atol=1e-4)
     assert metric_values(found, "acc,none", "pick_text") == metric_values(picked, "acc,none")[:2]
+
+
+def test_a_tokenizer_that_adds_bos_gets_no_second_one(model: Path, tasks: Path, tmp_path: Path, picked: Benchmark) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    tokenizer.save_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder)("a").input_ids[0] == 1
+    assert run_tasks(folder, ["pick"], include=tasks, batch_size=3).choices == picked.choices
+
+
+@pytest.mark.slow  # a group may name tasks of the harness, so it reads all its task files
+def test_a_group_has_its_tasks_rows_and_its_own_aggregate(model: Path, tasks: Path, picked: Benchmark) -> None:
+    mean = {"metric": "acc", "aggregation": "mean", "weight_by_size": True}
+    group = {"group": "both", "task": ["pick", "pick_text"], "aggregate_metric_list": [mean]}
+    (tasks / "both.yaml").write_text(yaml.safe_dump(group))
+    found = run_tasks(model, ["both"], include=tasks)
+    assert {row["task"] for row in found.rows} == {"pick", "pick_text"} == set(found.versions)
+    assert metric_values(found, "acc,none") == metric_values(picked, "acc,none")
+    assert found.aggregates["both"]["acc,none"] == pytest.approx(picked.aggregates["pick"]["acc,none"], rel=1e-12)
 
 
 @pytest.mark.slow  # three runs, of which each collects what the machine is

@@ -155,7 +155,7 @@ def _tokenizer(folder: Path) -> Any:
     if bos_id is None or tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer needs BOS and EOS")
     if tokenizer("a").input_ids[0] != bos_id:
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, bos_id)])
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=[bos, "$A"], special_tokens=[(bos, bos_id)])
     return tokenizer
 
 
