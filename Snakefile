@@ -14,32 +14,15 @@ report: "workflow/report/workflow.rst"
 container: "containers/train.sif"  # used with --sdm apptainer only; containers/README.md says how to build it
 
 
-rule testbed:
-    default_target: True
-    input:
-        finals("testbed"),
+for _suite in SUITES:  # a target for each file of workflow/suites; `testbed` is what `snakemake` alone makes
 
-
-rule exact:
-    input:
-        finals("exact"),
-
-
-rule pad_testbed:
-    input:
-        finals("pad_testbed"),
-
-
-rule pad:
-    input:
-        finals("pad"),
-
-
-localrules:
-    testbed,
-    exact,
-    pad_testbed,
-    pad,
+    rule:
+        name:
+            _suite
+        default_target: _suite == "testbed"
+        input:
+            finals(_suite),
+        localrule: True
 
 
 include: "workflow/rules/text.smk"  # documented functions of the standard library, tokenizer, data card
@@ -49,6 +32,6 @@ include: "workflow/rules/evaluate.smk"  # baselines, reward-model calibration, p
 include: "workflow/rules/results.smk"  # tables, figures, manifest
 include: "workflow/rules/teacher.smk"  # a student's responses, a teacher's scores and answers; models and prompts of the hub
 include: "workflow/rules/distillation.smk"  # students against their teacher; one target an ablation: pad_testbed_alpha, ...
+include: "workflow/rules/behaviour.smk"  # samples of aligned models and what is measured of them; datasets of pairs and questions
 include: "workflow/rules/exact.smk"  # enumerable worlds: optima and gradient estimators
 include: "workflow/rules/exports.smk"  # artefacts alone, for DVC: ablation_pad_testbed_alpha, data_testbed, ...
-include: "workflow/rules/smoke.smk"  # both suites at their smallest, for tests

@@ -11,7 +11,10 @@ from prefdist.suites import load_suite
 
 FILE = ROOT / "slurm/config.yaml"
 # Stages that load models onto a GPU where there is one; the others are tables, or the testbed's small models on the CPU.
-ON_GPU = {"train", "responses", "scores", "questions", "held_out", "teacher", "student"}
+ON_GPU = {
+    *("train", "reference", "responses", "scores", "questions", "held_out", "teacher", "student"),
+    *("draws", "diversity", "shift", "repeats", "calibration", "best_of_n", "tax"),
+}
 
 
 def rules_that_run_as_jobs() -> set[str]:

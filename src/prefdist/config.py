@@ -200,6 +200,8 @@ def check_objective(where: str, run: Run) -> None:
         raise ValueError(f"{where}: the KL regulariser is on-policy; minibatches and epochs must be 1")
     if on_policy and run.lora is not None and run.lora.lora_dropout:
         raise ValueError(f"{where}: lora.lora_dropout would change the policy that samples; set it to 0")
+    if run.lora is not None and getattr(row, "score", None) is not None and row.score.of == "reward":
+        raise ValueError(f"{where}.lora: a reward model trains all its weights; leave it out")
     if (run.train_on != "pairs") != (row.family == "likelihood"):
         raise ValueError(f"{where}.train_on: {run.train_on} does not fit objective {run.objective}")
     if run.label_noise and row.responses == "policy":

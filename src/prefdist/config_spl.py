@@ -156,6 +156,7 @@ class Problems(Strict):
     dataset: Source | None = None
     split: str = "test"
     problems: int = Field(gt=0)
+    instruction: str = Field("", description="stands behind each of a dataset's problems, such as where to put the answer")
 
 
 class BestOfN(Strict):
@@ -201,7 +202,7 @@ class SplSuite(Strict):
     questions: list[TrainingQuestions] = Field([], description="phases that teach the world's π₀ to answer by letter")
     runs: dict[str, Run]
     decoders: dict[str, Decoder] = Field(default_factory=dict)
-    draws: Draws
+    draws: Draws | None = Field(None, description="of held-out prompts, for diversity and shift")
     diversity: Diversity | None = None
     shift: Shift | None = None
     repeats: Repeats | None = None
@@ -248,6 +249,8 @@ class SplSuite(Strict):
             raise ValueError("questions: only the π₀ of a world is taught to answer; a stored base answers as it does")
         if not any(getattr(self, name) for name in MEASURES):
             raise ValueError(f"nothing is measured; give one of {', '.join(MEASURES)}")
+        if (self.draws is None) != (self.diversity is None and self.shift is None):
+            raise ValueError("draws: what diversity and shift are measured of; give it with them, and without them leave it out")
         if BASE in self.runs or set(self.decoders) & set(self.models):
             raise ValueError(f"runs and decoders have different names, and none is called {BASE}")
         shift = {"shift.mixture": self.shift.mixture.model_copy(update={"train_on": "both"})} if self.shift else {}
@@ -281,6 +284,8 @@ class SplSuite(Strict):
         if self.best_of_n:
             problems = self.best_of_n.problems
             _sourced("best_of_n.problems", problems.source == "world", problems.dataset, self.world)
+            if problems.instruction and problems.source == "world":
+                raise ValueError("best_of_n.problems.instruction: a world's problems are put as its models learnt them; leave it out")
 
 
 def _sourced(where: str, of_world: bool, dataset: Source | None, world: str | None) -> None:

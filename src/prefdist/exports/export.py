@@ -44,7 +44,9 @@ def export_data(made: Plan, root: Path, folder: Path) -> None:
             source = root / artefact.path
             content = verify(source)
             for file in sorted(source.glob("*.parquet")):
-                copy = new / file.name if file.stem == "prompts" else new / file.stem / f"{artefact.name}.parquet"
+                # The suite's own prompts stand above; a judge's and those of problems are one more table.
+                own = file.stem == "prompts" and artefact is found[0]
+                copy = new / file.name if own else new / file.stem / f"{artefact.name}.parquet"
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copy(file, copy)
                 index[str(copy.relative_to(new))] = _described(artefact, content, file)

@@ -14,14 +14,15 @@ from prefdist.paths import SUITES
 from prefdist.plan import Artefact, Plan, plan
 from prefdist.suites import load_suite
 
-TABLES = ("preferences", "reference", "responses", "scores", "questions")
+TABLES = ("preferences", "pairs", "reference", "responses", "scores", "questions", "choices", "problems", "draws")
 """Stages whose artefacts are data to be shared; the prompts are beside them."""
 
 
 def tables(made: Plan) -> list[Artefact]:
-    """The artefacts that hold a suite's data: none for enumerable worlds, which have no text."""
+    """The artefacts that hold a suite's data, its own prompts first: none for enumerable worlds, which have no text."""
     prompts = [made.final.inputs["text"]] if "text" in made.final.inputs else []
-    return [*prompts, *(artefact for stage in TABLES for artefact in made.of_stage(stage))]
+    others = [artefact for stage in TABLES for artefact in made.of_stage(stage)]
+    return list({artefact.path: artefact for artefact in [*prompts, *others]}.values())
 
 
 def write_sources(file: Path, root: Path) -> None:
