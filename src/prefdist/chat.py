@@ -22,10 +22,13 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 class ChatTemplate:
-    """The template of a fast tokenizer: prompts as ids, and the id that ends an answer.
+    """The template of a fast tokenizer: prompts and answers as ids, and the id that ends an answer.
 
-    UserError for a template that refuses one user turn, changes the prompt once an answer follows, or ends an answer
-    otherwise than with one special token and white space.
+    Both together are the ids of the rendered conversation, also with a tokenizer that puts a space before a text's first word
+    (SentencePiece's, as Mistral's). A text that spells a special token is encoded apart from the markup around it.
+
+    UserError for a template that refuses one user turn, changes the prompt once an answer follows, puts something between
+    prompt and answer, or ends an answer otherwise than with one special token and white space.
     """
 
     def __init__(self, tokenizer: Any, folder: Path) -> None:
@@ -34,27 +37,55 @@ class ChatTemplate:
         if opening.count(USER_MARK) != 1:
             raise UserError(f"{folder}: the chat template writes a user's text {opening.count(USER_MARK)} times, not once")
         self._before, self._after = opening.split(USER_MARK)
-        # The template needs its special tokens and the text must not have any, so the three pieces are encoded apart. The
-        # same ids result, as pieces meet at special tokens or where trimmed text follows a line break.
-        self._before_ids, self._after_ids = self._markup_ids(self._before), self._markup_ids(self._after)
-        self.end_id = self._end_of_turn(opening)
+        self._special = [i for i in self._markup_ids(opening) if i in tokenizer.added_tokens_decoder]
+        gap, end = self._answered(opening)
+        self._lead = self._lead_of(gap)
+        self.end_id = self._end_of_turn(end)
 
     def prompt(self, text: str) -> list[int]:
         """Ids up to where the answer starts. The template may trim the text; it is rendered, not only its mark."""
         rendered = self._render(text)
         if not (rendered.startswith(self._before) and rendered.endswith(self._after)):
             raise UserError(f"{self._folder}: the chat template treats the text {text[:60]!r} unlike others")
-        inner = rendered[len(self._before) : len(rendered) - len(self._after)]
+        found = self._markup_ids(rendered)
+        if [i for i in found if i in self._tokenizer.added_tokens_decoder] != self._special:
+            inner = rendered[len(self._before) : len(rendered) - len(self._after)]
+            apart = text_ids(self._tokenizer, inner)
+            found = [*self._markup_ids(self._before), *apart, *self._markup_ids(self._after)]
         # Exactly one BOS, whether the template writes it or leaves it to the tokenizer.
-        return [self._tokenizer.bos_token_id, *self._before_ids, *text_ids(self._tokenizer, inner), *self._after_ids]
+        return [self._tokenizer.bos_token_id, *found]
 
-    def _end_of_turn(self, opening: str) -> int:
-        """What follows an answer; white space behind it (Gemma's newline) opens the next turn and is never scored."""
+    def answer(self, text: str) -> list[int]:
+        """Ids of an answer, without what ends it. Untrimmed."""
+        lead, found = text_ids(self._tokenizer, self._lead), text_ids(self._tokenizer, self._lead + text)
+        return found[len(lead) :] if found[: len(lead)] == lead else text_ids(self._tokenizer, text)
+
+    def _answered(self, opening: str) -> tuple[str, str]:
+        """What the template writes between a prompt and its answer, and behind the answer."""
         conversation = self._render(USER_MARK, ANSWER_MARK)
-        turn = opening + ANSWER_MARK
-        if not conversation.startswith(turn):
+        gap, _, end = conversation.removeprefix(opening).partition(ANSWER_MARK)
+        if not conversation.startswith(opening) or gap.strip():
             raise UserError(f"{self._folder}: the chat template does not put an answer right behind its prompt")
-        end = conversation[len(turn) :]
+        return gap, end
+
+    def _lead_of(self, gap: str) -> str:
+        """The text that an answer is encoded behind, where this gives other ids than encoding it by itself; else nothing.
+
+        A space between prompt and answer is fine if it is the one that the tokenizer puts before an answer by itself.
+        """
+        special = sorted({token.content for token in self._tokenizer.added_tokens_decoder.values()}, key=len)
+        lead = self._after
+        for token in special:
+            lead = lead.rpartition(token)[2]
+        together, apart = (text_ids(self._tokenizer, lead + gap + "a"), text_ids(self._tokenizer, lead))
+        if together == apart + text_ids(self._tokenizer, "a"):
+            return ""
+        if gap:
+            raise UserError(f"{self._folder}: the chat template does not put an answer right behind its prompt")
+        return lead
+
+    def _end_of_turn(self, end: str) -> int:
+        """What follows an answer; white space behind it (Gemma's newline) opens the next turn and is never scored."""
         ids = self._markup_ids(end)
         token = self._tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
         if token is None or not token.special or self._tokenizer.decode(ids[1:]).strip():

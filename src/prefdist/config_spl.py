@@ -249,8 +249,8 @@ class SplSuite(Strict):
             raise ValueError("questions: only the π₀ of a world is taught to answer; a stored base answers as it does")
         if not any(getattr(self, name) for name in MEASURES):
             raise ValueError(f"nothing is measured; give one of {', '.join(MEASURES)}")
-        if (self.draws is None) != (self.diversity is None and self.shift is None):
-            raise ValueError("draws: what diversity and shift are measured of; give it with them, and without them leave it out")
+        if self.draws is None and (self.diversity or self.shift):
+            raise ValueError("draws: diversity and shift are measured on samples; say how many")
         if BASE in self.runs or set(self.decoders) & set(self.models):
             raise ValueError(f"runs and decoders have different names, and none is called {BASE}")
         shift = {"shift.mixture": self.shift.mixture.model_copy(update={"train_on": "both"})} if self.shift else {}
@@ -285,7 +285,7 @@ class SplSuite(Strict):
             problems = self.best_of_n.problems
             _sourced("best_of_n.problems", problems.source == "world", problems.dataset, self.world)
             if problems.instruction and problems.source == "world":
-                raise ValueError("best_of_n.problems.instruction: a world's problems are put as its models learnt them; leave it out")
+                raise ValueError("best_of_n.problems.instruction: a world's models know their problems; leave it out")
 
 
 def _sourced(where: str, of_world: bool, dataset: Source | None, world: str | None) -> None:

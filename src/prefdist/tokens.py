@@ -19,7 +19,8 @@ from prefdist.chat import ChatTemplate, text_ids
 from prefdist.errors import UserError
 
 PADDING, PROMPT = -1, 0
-SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>")
+SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>")
+"""What pads where a tokenizer has no PAD of its own: what Llama 3 keeps for it, and what Mistral's bytes never need."""
 OTHER_ENDS = ("<eos>", "<|end_of_text|>", "<|eom_id|>")
 """What instruct models of Gemma and Llama also end an answer with, besides their template's end of turn."""
 
@@ -60,7 +61,7 @@ class TextCodec:
 
     def response(self, text: str) -> list[int]:
         """text <eos>. Untrimmed, so that a sampled response and its text have the same ids; nothing follows the EOS."""
-        return [*text_ids(self._tokenizer, text), self.eos_id]
+        return [*(self._chat.answer(text) if self._chat else text_ids(self._tokenizer, text)), self.eos_id]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of response ids, without what stopped it."""
@@ -83,7 +84,7 @@ def same_tokenizer(a: TextCodec, b: TextCodec) -> bool:
 
 
 def _pad_id(tokenizer: Any, eos_id: int | None) -> int | None:
-    """The tokenizer's PAD unless it is EOS, else a token that Llama 3 keeps for such uses; None if there is neither."""
+    """The tokenizer's PAD unless it is EOS, else one of SPARE_TOKENS; None if there is neither."""
     if tokenizer.pad_token_id not in (None, eos_id):
         return int(tokenizer.pad_token_id)
     return next((i for token in SPARE_TOKENS if (i := tokenizer.get_vocab().get(token)) is not None), None)

@@ -1,6 +1,7 @@
 """The stage `problems`: GSM8K's or MATH's problems as rows of the prompts table; the reference is the worked solution.
 
-An instruction may stand behind each problem, after an empty line: where a model is to put its answer, say. Left out: the problems of an arithmetic world, whose text is such a table already.
+An instruction may stand behind each problem, after an empty line: where a model is to put its answer, say. Left out: the
+problems of an arithmetic world, whose text is such a table already.
 """
 
 from pathlib import Path
