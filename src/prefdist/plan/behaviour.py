@@ -52,6 +52,7 @@ class Behaviour:
         return Artefact("draws", f"{name}-{key.replace('/', '-')}", {**wanted, "law": law, "key": key}, inputs)
 
     def _held_out_draws(self, name: str) -> dict[str, Artefact]:
+        assert self.suite.draws is not None  # the suite was checked
         wanted = {"split": "test", **self.suite.draws.model_dump()}
         return {f"draws/{seed}": self._draws(name, seed, wanted, self.text, f"held_out/{seed}") for seed in self.suite.seeds}
 
