@@ -70,7 +70,7 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
     found = metrics(model, bins=(5,), resamples=50)["auroc"]
     assert found.value == pytest.approx(np.mean(pairs))
     assert found.low < found.value < found.high
-    rounded = Answers(np.round(model.logps, 1), model.gold, model.question_ids)  # confidences tie
+    rounded = answers([[p, 1.0 - p] for p in np.repeat([0.6, 0.7, 0.8], 10)], [0, 1, 0, 0, 1] * 6)  # confidences tie
     of_sklearn = roc_auc_score(rounded.correct, rounded.confidence)
     assert metrics(rounded, bins=(5,), resamples=2)["auroc"].value == pytest.approx(of_sklearn, abs=1e-12)
     all_right = metrics(answers([[0.9, 0.1], [0.8, 0.2]], [0, 0]), bins=(5,), resamples=5)["auroc"]
