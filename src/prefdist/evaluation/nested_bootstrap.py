@@ -38,9 +38,10 @@ def nested_bootstrap(
     divided by S·P (exactly, where no cell is missing): v is the variance, ddof 0, of a cell's m samples. The noise of samples
     is in the cells' means already: counted once over one seed, up to three times over many (Owen 2007), and here once more.
     So this is too wide where samples dominate, and differs little elsewhere (Davison & Hinkley 1997, section 3.8: do not
-    resample the lowest level). With one prompt and one seed it is the only interval there is. Coverage of the 0.95 interval, averaged first / nested, in
-    1000 simulated data sets of 50 prompts and 8 samples, by what dominates (standard deviations of the normal effects of
-    prompt, seed and single sample):
+    resample the lowest level). With one prompt and one seed it is the only interval there is.
+
+    Coverage of the 0.95 interval, averaged first / nested, in 1000 simulated data sets of 50 prompts and 8 samples, by what
+    dominates (standard deviations of the normal effects of prompt, seed and single sample):
 
         seeds                        1              3
         prompts   (1, 0, 1)     0.93 / 0.94    0.95 / 0.96
