@@ -19,6 +19,7 @@ from prefdist.evaluation.bootstrap import Estimate, MetricRow, paired_bootstrap
 from prefdist.evaluation.calibration import (
     ReliabilityBins,
     brier_score,
+    brier_scores,
     expected_calibration_error,
     reliability_bins,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "ReliabilityBins",
     "WinRate",
     "brier_score",
+    "brier_scores",
     "cohen_kappa",
     "expected_calibration_error",
     "paired_bootstrap",
