@@ -1,6 +1,7 @@
 """Texts as unit vectors: latent semantics against a dense decomposition, sentence-transformers against pooling by hand."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from prefdist.evaluation.embeddings import LatentSemantic, SentenceTransformers
 VERBS = ("open", "close", "read", "write", "copy", "sort", "parse", "print")
 NOUNS = ("file", "path", "list", "line", "name", "code")
 REFERENCES = [f"{verb.capitalize()} the {noun}." for verb in VERBS for noun in NOUNS]
-
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ def test_win_rate_by_hand() -> None:
     soft = np.array([1.0, 0.0, 0.5, 0.5, 0.75])
     assert result.estimate == pytest.approx(55.0)
     assert result.standard_error == pytest.approx(100.0 * soft.std(ddof=1) / math.sqrt(5))
-    assert (result.n_wins, result.n_wins_base, result.n_draws, result.n_total) == (2, 1, 2, 5)
+    assert (result.n_wins, result.n_wins_base, result.n_draws, result.n_total, result.n_missing) == (2, 1, 2, 5, 2)
 
 
 def test_win_rate_refuses_what_is_no_preference() -> None:
