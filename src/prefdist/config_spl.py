@@ -202,7 +202,7 @@ class SplSuite(Strict):
     questions: list[TrainingQuestions] = Field([], description="phases that teach the world's π₀ to answer by letter")
     runs: dict[str, Run]
     decoders: dict[str, Decoder] = Field(default_factory=dict)
-    draws: Draws | None = Field(None, description="of held-out prompts, for diversity and shift")
+    draws: Draws | None = Field(None, description="needed for diversity and shift")
     diversity: Diversity | None = None
     shift: Shift | None = None
     repeats: Repeats | None = None
@@ -249,11 +249,11 @@ class SplSuite(Strict):
             raise ValueError("questions: only the π₀ of a world is taught to answer; a stored base answers as it does")
         if not any(getattr(self, name) for name in MEASURES):
             raise ValueError(f"nothing is measured; give one of {', '.join(MEASURES)}")
-        if self.draws is None and (self.diversity or self.shift):
+        if (self.diversity or self.shift) and self.draws is None:
             raise ValueError("draws: diversity and shift are measured on samples; say how many")
         if BASE in self.runs or set(self.decoders) & set(self.models):
             raise ValueError(f"runs and decoders have different names, and none is called {BASE}")
-        shift = {"shift.mixture": self.shift.mixture.model_copy(update={"train_on": "both"})} if self.shift else {}
+        shift = {"shift.mixture": self.shift.mixture} if self.shift else {}
         of_pairs = {"reward_model": self.reward_model} if self.reward_model else {}
         for where, run in ({f"runs.{name}": run for name, run in self.runs.items()} | shift | of_pairs).items():
             check_objective(where, run)
