@@ -1,12 +1,22 @@
 """Tiny random instruct models on disk: architecture, special tokens and chat template behave as those of the real families."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaTokenizer,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 TEXTS = [f"{verb} the {noun} and {verb} it again." for verb in ("open", "close", "read") for noun in ("file", "list", "tree")]
 
@@ -38,6 +48,19 @@ LLAMA3_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 
+# Mistral's two forms: of the instruct model 0.2 (a space before the answer) and of Zephyr's SFT model (line breaks, no BOS).
+MISTRAL_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ ' [INST] ' + message['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+ZEPHYR_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + eos_token + '\n' }}"
+    "{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}"
+)
+
 
 def tokenizer(special: Sequence[str], template: str, **named: str) -> Any:
     """A byte-level BPE of about 300 tokens. `named`: bos_token, eos_token and, where the family has one, pad_token."""
@@ -57,6 +80,19 @@ def gemma2_tokenizer(template: str = GEMMA2_TEMPLATE) -> Any:
 def llama3_tokenizer(template: str = LLAMA3_TEMPLATE) -> Any:
     """Without PAD, as the real one."""
     return tokenizer(LLAMA3_SPECIAL, template, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
+
+
+def mistral_tokenizer(template: str = MISTRAL_TEMPLATE) -> Any:
+    """As Mistral's: SentencePiece's spaces, bytes for other letters, no PAD, and markup that is plain text."""
+    bpe = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    letters = list("▁ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.,:;|<>/[]()?!")
+    trainer = trainers.BpeTrainer(vocab_size=440, special_tokens=special, initial_alphabet=letters, show_progress=False)
+    bpe.train_from_iterator([*TEXTS, "[INST] [/INST] <|user|> <|assistant|>"], trainer)
+    learnt = json.loads(bpe.to_str())["model"]
+    merges = [(first, second) for first, second in learnt["merges"]]
+    return LlamaTokenizer(vocab=learnt["vocab"], merges=merges, chat_template=template)
 
 
 def gemma2_folder(path: Path, *, hidden: int = 16, seed: int = 0, **config: Any) -> Path:
@@ -80,6 +116,13 @@ def llama3_folder(path: Path, *, hidden: int = 16, seed: int = 0, tied: bool = F
     codec = llama3_tokenizer()
     shape = _shape(codec, hidden) | {"rope_parameters": rope, "tie_word_embeddings": tied}
     return _saved(path, LlamaForCausalLM, LlamaConfig(**shape | config), codec, seed)
+
+
+def mistral_folder(path: Path, *, hidden: int = 16, seed: int = 0, template: str = MISTRAL_TEMPLATE, **config: Any) -> Path:
+    """Two layers, grouped queries, no window, as the instruct model 0.2. Returns `path`."""
+    codec = mistral_tokenizer(template)
+    shape = _shape(codec, hidden) | {"sliding_window": None, "head_dim": hidden // 4}
+    return _saved(path, MistralForCausalLM, MistralConfig(**shape | config), codec, seed)
 
 
 def _shape(codec: Any, hidden: int) -> dict[str, Any]:
