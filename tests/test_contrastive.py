@@ -113,9 +113,8 @@ def test_generate_with_several_sequences_and_beams(models: tuple[Any, Any]) -> N
         ids = beams.sequences[row, -BUDGET:].tolist()
         # Beams add up what the processor returns, which is not normalised.
         of_policy, of_reference = (plain_logps(model, prompt, ids) for model in models)
-        assert float(beams.sequences_scores[row]) == pytest.approx(
-            float((contrast.a * of_policy - contrast.b * of_reference).sum()), abs=BUDGET * CLOSE
-        )
+        expected = float((contrast.a * of_policy - contrast.b * of_reference).sum())
+        assert float(beams.sequences_scores[row]) == pytest.approx(expected, abs=BUDGET * CLOSE)
 
 
 def test_the_ends(models: tuple[Any, Any]) -> None:

@@ -90,7 +90,7 @@ def test_impossible_tokens_stay_impossible() -> None:
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.2, 0.9), (1.0, 0.5)])
 def test_draws_are_those_of_before_this_law(temperature: float, top_p: float, logits: Tensor) -> None:
-    """The sampler as it was when it knew temperature and top-p alone, written out: equal bits, so that seeds keep their meaning."""
+    """The sampler that knew temperature and top-p alone, written out: equal bits, so that seeds keep their meaning."""
     noise = torch.rand(len(logits), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     logps = logits.log_softmax(-1)
     law = (logps.double() / temperature).softmax(-1)
