@@ -184,9 +184,7 @@ def test_refused(models: tuple[Any, Any], tmp_path: Path) -> None:
         Contrast(1, 0, 1.5)
     other = load_policy(gemma2_folder(tmp_path / "other"))
     assert other.config.vocab_size != models[0].config.vocab_size
-    message = (
-        rf"model has {models[0].config.vocab_size} tokens and the reference .*other has \d+; take two models of one tokenizer"
-    )
+    message = rf"has {models[0].config.vocab_size} tokens and the reference .*other has \d+; take two models of one tokenizer"
     with pytest.raises(UserError, match=message):
         Pair(models[0], other, Contrast(1, 0))
     with pytest.raises(UserError, match=message):
