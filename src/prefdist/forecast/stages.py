@@ -1,7 +1,12 @@
-"""The work of every stage that runs a model, as a formula of its specification. Stages that run none are left out."""
+"""The work of every stage that runs a model, as a formula of its specification. Stages that run none are left out.
+
+Those that measure behaviour are in behaviour.py.
+"""
 
 from math import comb, factorial
 
+from prefdist.forecast import behaviour
+from prefdist.forecast.behaviour import labelled
 from prefdist.forecast.training import trained
 from prefdist.forecast.work import (
     SCORE_BYTES,
@@ -39,10 +44,8 @@ def preferences(a: Artefact, facts: Facts) -> Work:
 
 def reference(a: Artefact, facts: Facts) -> Work:
     """Both responses of every pair, under π₀."""
-    lengths, made = facts.lengths(a), a.inputs["preferences"].spec
-    prompts = lengths.available("train", made["train_prompts"]) + lengths.available("test", made["test_prompts"])
-    pairs = prompts * made["pairs_per_prompt"]
-    response = lengths.response(made["max_new_tokens"])
+    lengths, (pairs, budget) = facts.lengths(a), labelled(a.inputs["preferences"], facts)
+    response = lengths.response(budget)
     return scored(facts.size(a.inputs["prior"]), pairs, lengths.prompt, response, 2) + stored(pairs, SCORE_BYTES)
 
 
@@ -173,6 +176,7 @@ FORMULAS: dict[str, Formula] = {
     "held_out": held_out,
     "teacher": teacher,
     "student": student,
+    **behaviour.FORMULAS,
 }
 
 

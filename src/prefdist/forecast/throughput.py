@@ -20,8 +20,8 @@ from prefdist.forecast.training import variety
 from prefdist.forecast.work import Facts, UnknownWork, Work
 from prefdist.plan.graph import Artefact
 
-NETWORK = "model"
-"""The stage that waits for the network."""
+NETWORK = ("model", "dataset")
+"""Stages that wait for the network."""
 
 
 @cache
@@ -108,7 +108,7 @@ class Throughput:
             same = [one for one in alike if variety(one.made.artefact) == variety(artefact)]
             alike = same or alike
         if not alike:
-            if artefact.stage == NETWORK:
+            if artefact.stage in NETWORK:
                 raise UnknownWork("downloads depend on the network")
             return Seconds(reference, reference, reference, assumed=kind == "gpu")
         factors = [one.factor for one in alike]

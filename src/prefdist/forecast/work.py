@@ -92,8 +92,11 @@ class Facts:
         self._lengths: dict[str, Lengths] = {}
 
     def lengths(self, artefact: Artefact) -> Lengths:
-        """Of the text that an artefact is made from."""
-        text = artefact.inputs["text"]
+        """Of the text, prompts or problems that an artefact is made from."""
+        return self.lengths_of(artefact.inputs["text" if "text" in artefact.inputs else "problems"])
+
+    def lengths_of(self, text: Artefact) -> Lengths:
+        """Of an artefact with a table of prompts."""
         if str(text.path) not in self._lengths:
             self._lengths[str(text.path)] = lengths_of(text, self.root)
         return self._lengths[str(text.path)]
