@@ -195,7 +195,7 @@ def test_groups_are_submitted_together(tmp_path: Path) -> None:
     assert classes.submissions({"train": 3, "evaluate": 4, "calibrate": 1}) == 3 + 2
 
 
-@pytest.mark.parametrize("suite", ["pad", "pad_testbed", "testbed", "exact"])
+@pytest.mark.parametrize("suite", ["pad", "pad_testbed", "testbed", "exact", "spl", "spl_best_of_n", "spl_testbed"])
 @pytest.mark.parametrize("local", [True, False])
 def test_tables_fit_the_terminal(checkout: Path, suite: str, local: bool) -> None:
     planned = plan(load_suite(suite, ROOT), ROOT)
@@ -205,7 +205,14 @@ def test_tables_fit_the_terminal(checkout: Path, suite: str, local: bool) -> Non
     show(forecast, suite, Console(file=printed, width=WIDTH))
     assert max(map(len, printed.getvalue().splitlines())) <= WIDTH
     assert "…" not in printed.getvalue()
-    assert ("google/gemma-2-9b-it is not fetched yet" in " ".join(printed.getvalue().split())) == (suite == "pad")
+    said = " ".join(printed.getvalue().split())
+    unknown = {
+        "pad": "google/gemma-2-9b-it",
+        "spl": "mistralai/Mistral-7B-Instruct-v0.2",
+        "spl_best_of_n": "mistral-7b-sft-beta",
+    }
+    assert all((f"{model} is not fetched yet" in said) == (suite == of) for of, model in unknown.items())
+    assert ("documents of the tasks gsm8k, mmlu," in said) == (suite == "spl")
 
 
 def test_a_disk_that_is_too_small_and_a_limit_that_is_too_short_are_said(smoke: Plan) -> None:
