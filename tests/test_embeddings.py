@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from embedder_models import REFERENCES, bert_folder, word_tokenizer
 from sklearn.feature_extraction.text import TfidfVectorizer
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertModel
 
 from prefdist.errors import UserError
 from prefdist.evaluation.diversity import mean_cosine_distance, vendi_score
 from prefdist.evaluation.embeddings import LatentSemantic, SentenceTransformers
-
-VERBS = ("open", "close", "read", "write", "copy", "sort", "parse", "print")
-NOUNS = ("file", "path", "list", "line", "name", "code")
-REFERENCES = [f"{verb.capitalize()} the {noun}." for verb in VERBS for noun in NOUNS]
 
 
 @pytest.fixture(scope="module")
@@ -83,38 +79,9 @@ def test_too_few_references_are_refused(references: list[str], dimensions: int, 
         LatentSemantic(references, dimensions=dimensions)
 
 
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """[CLS] words [SEP], lower case."""
-    words = sorted({word for text in REFERENCES for word in text.lower().replace(".", " .").split()})
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    ends = [("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=16, **special)
-
-
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random two-layer BERT of 16 positions with mean pooling, saved by sentence-transformers."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-
-    root = tmp_path_factory.mktemp("bert")
-    tokenizer = word_tokenizer()
-    shape = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    model = BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=16, **shape))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)  # as made, all texts are nearly alike
-    model.save_pretrained(root / "plain")
-    tokenizer.save_pretrained(root / "plain")
-    whole = SentenceTransformer(modules=[Transformer(str(root / "plain")), Pooling(8, pooling_mode="mean")], device="cpu")
-    whole.save(str(root / "model"), create_model_card=False)
-    return root / "model"
+    return bert_folder(tmp_path_factory.mktemp("bert"))
 
 
 def pooled_by_hand(folder: Path, text: str, max_tokens: int) -> Any:
