@@ -14,6 +14,7 @@ import checkouts
 import pytest
 import torch
 import yaml
+from scipy.stats import chisquare
 from torch import Tensor
 
 from prefdist import artefacts
@@ -198,3 +199,14 @@ def plain_logps(model: Any, prompt: list[int], response: list[int], temperature:
     with torch.no_grad():
         logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].double() / temperature
     return logits.log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)]
+
+
+def p_value(tokens: list[int], probabilities: Tensor) -> float:
+    """Of a chi-square test; tokens expected fewer than 5 times share a bin."""
+    counts = torch.bincount(torch.tensor(tokens), minlength=len(probabilities)).double()
+    expected = probabilities * len(tokens)
+    rare = expected < 5
+    found, wanted = (torch.cat([values[~rare], values[rare].sum(0, keepdim=True)]) for values in (counts, expected))
+    filled = wanted > 0
+    assert found[~filled].sum() == 0
+    return float(chisquare(found[filled], wanted[filled]).pvalue)

@@ -4,17 +4,17 @@ import torch
 from conftest import World
 
 from prefdist.data import tables
-from prefdist.evaluation.answers import ASKED, _options, reference_answers
+from prefdist.evaluation.answers import ASKED, options_near, reference_answers
 from prefdist.scoring.questions import question_text
 
 ROWS = [{"module": "ab"[k >= 5], "reference": text} for k, text in enumerate(["one", "two", "two", "three", "four", "five"])]
 
 
 def test_options_are_the_nearest_others_of_the_module():
-    assert _options(ROWS, 0, 2) == ["one", "two"]
-    assert _options(ROWS, 1, 2) == ["one", "two"]  # as near as "three", and before it; the right one is second
-    assert _options(ROWS, 3, 4) == ["two", "four", "one", "three"]
-    assert _options(ROWS, 5, 2) == []  # alone in its module
+    assert options_near(ROWS, 0, 2) == ["one", "two"]
+    assert options_near(ROWS, 1, 2) == ["one", "two"]  # as near as "three", and before it; the right one is second
+    assert options_near(ROWS, 3, 4) == ["two", "four", "one", "three"]
+    assert options_near(ROWS, 5, 2) == []  # alone in its module
 
 
 def test_answers_are_counted(world: World):
@@ -23,7 +23,7 @@ def test_answers_are_counted(world: World):
     model, codec = world.policy("prior"), world.codec
     rows = tables.read_table(world.folder("text") / "prompts.parquet", tables.PROMPTS)
     held_out = [row for row in rows if row["split"] == "test"]
-    asked = [(row, options) for i, row in enumerate(held_out) if (options := _options(held_out, i, 2))][:ASKED]
+    asked = [(row, options) for i, row in enumerate(held_out) if (options := options_near(held_out, i, 2))][:ASKED]
     assert asked
     letters = [codec.response(letter)[0] for letter in "AB"]
     expected = {}

@@ -26,6 +26,7 @@ from transformers import (
 from prefdist.errors import UserError
 from prefdist.models import add_lora, fold_temperature, load_policy, load_scorer, new_policy, parameter_count, save
 from prefdist.sampling.engine import sample
+from prefdist.sampling.law import Sampler
 from prefdist.tokens import pack
 
 STORIES = Path(__file__).resolve().parents[2] / "shared" / "data" / "stories260k"
@@ -224,5 +225,6 @@ def test_a_real_checkpoint_writes_its_published_text() -> None:
         for _ in range(200):
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     assert str(tokenizer.decode(ids, skip_special_tokens=True)).strip() == expected.strip()
-    ((cold,),) = sample(model, [ids[:1]], ["k"], num_samples=1, max_new_tokens=200, stop_ids=[2], temperature=1e-6)
+    options: dict[str, Any] = {"num_samples": 1, "max_new_tokens": 200, "stop_ids": [2]}
+    ((cold,),) = sample(model, [ids[:1]], ["k"], sampler=Sampler(temperature=1e-6), **options)
     assert cold.token_ids == ids[1:]

@@ -20,6 +20,7 @@ from prefdist.evaluation.held_out import sample as held_out_samples
 from prefdist.models import load_policy
 from prefdist.sampling import engine, stage
 from prefdist.sampling.engine import sample
+from prefdist.sampling.law import Sampler, _nucleus
 from prefdist.sampling.stage import choose
 from prefdist.sampling.subsets import max_min_subset
 from prefdist.tokens import TextCodec
@@ -62,7 +63,7 @@ def test_tokens_follow_the_nucleus(temperature: float, top_p: float) -> None:
     wanted = brute_nucleus(law.tolist(), top_p)
     size = 10_000
     noise = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    tokens, logps = engine._draw(logits.repeat(size, 1), noise, temperature, top_p)
+    tokens, logps = engine._draw(logits.repeat(size, 1), noise, Sampler(temperature, top_p))
     counts = Counter(tokens.tolist())
     for token, p in enumerate(wanted):
         assert abs(counts[token] - p * size) <= 1
@@ -75,16 +76,15 @@ def test_tokens_follow_the_nucleus(temperature: float, top_p: float) -> None:
 @pytest.mark.parametrize(("top_p", "size"), [(0.5, 1), (0.500001, 2), (0.75, 2), (0.750001, 3), (0.99, 4)])
 def test_the_token_that_crosses_is_in_the_nucleus(top_p: float, size: int) -> None:
     law = torch.tensor([[0.125, 0.5, 0.125, 0.25]], dtype=torch.float64)
-    assert int((engine._nucleus(law, top_p) > 0).sum()) == size
+    assert int((_nucleus(law, top_p) > 0).sum()) == size
 
 
 def test_a_whole_response_from_the_nucleus(policy: Path) -> None:
     prior, codec = load_policy(policy), TextCodec(policy)
     prompt = codec.prompt("Name a fruit.")
-    options: dict[str, Any] = {"num_samples": 40, "max_new_tokens": 6, "stop_ids": codec.stop_ids, "temperature": 1.3}
-    (full,) = sample(prior, [prompt], ["k"], **options)
-    assert sample(prior, [prompt], ["k"], **options, top_p=1.0) == [full]
-    (cut,) = sample(prior, [prompt], ["k"], **options, top_p=0.8)
+    options: dict[str, Any] = {"num_samples": 40, "max_new_tokens": 6, "stop_ids": codec.stop_ids}
+    (full,) = sample(prior, [prompt], ["k"], **options, sampler=Sampler(1.3))
+    (cut,) = sample(prior, [prompt], ["k"], **options, sampler=Sampler(1.3, top_p=0.8))
     assert [s.token_ids for s in cut] != [s.token_ids for s in full]
     for s in cut[:10]:
         for t, token in enumerate(s.token_ids):
@@ -176,9 +176,9 @@ def test_stage(split: str, policy: Path, tmp_path: Path, monkeypatch: pytest.Mon
         row["prompt_id"] for row in asked if row["prompt_id"] in {r["prompt_id"] for r in whole}
     ]
     codec, (prompt_id, prompt) = TextCodec(inputs["policy"]), (whole[0]["prompt_id"], whole[0]["prompt"])
-    options = {"temperature": 1.2, "top_p": 0.9, "max_new_tokens": 6}
+    options: dict[str, Any] = {"num_samples": 8, "max_new_tokens": 6, "stop_ids": codec.stop_ids}
     (samples,) = sample(
-        load_policy(policy), [codec.prompt(prompt)], [f"k/{prompt_id}"], num_samples=8, stop_ids=codec.stop_ids, **options
+        load_policy(policy), [codec.prompt(prompt)], [f"k/{prompt_id}"], sampler=Sampler(1.2, top_p=0.9), **options
     )
     by_ids = {tuple(s.token_ids): s for s in samples}
     for k, row in enumerate(whole[:3]):

@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import World, plain_logps
-from scipy.stats import chisquare
-from torch import Tensor
+from conftest import World, p_value, plain_logps
 
 from prefdist.logprobs import packed_logprobs
 from prefdist.sampling import engine
 from prefdist.sampling.engine import Sample, sample, uniforms
+from prefdist.sampling.law import ANCESTRAL, Sampler
 from prefdist.tokens import pack
 
 DRAWS = 20_000
@@ -34,17 +33,6 @@ def draw(model: Any, world: World, prompts: list[list[int]], keys: list[str], **
     return sample(model, prompts, keys, **options)
 
 
-def p_value(tokens: list[int], probabilities: Tensor) -> float:
-    """Of a chi-square test; tokens expected fewer than 5 times share a bin."""
-    counts = torch.bincount(torch.tensor(tokens), minlength=len(probabilities)).double()
-    expected = probabilities * len(tokens)
-    rare = expected < 5
-    found, wanted = (torch.cat([values[~rare], values[rare].sum(0, keepdim=True)]) for values in (counts, expected))
-    filled = wanted > 0
-    assert found[~filled].sum() == 0
-    return float(chisquare(found[filled], wanted[filled]).pvalue)
-
-
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
 def test_first_tokens_follow_the_softmax(temperature: float, prior: Any, world: World, prompts: list[list[int]]) -> None:
     """The seeds are fixed, so that this passes or fails for good; a right sampler fails at 1e-4 once in 10 000 seeds.
@@ -52,7 +40,7 @@ def test_first_tokens_follow_the_softmax(temperature: float, prior: Any, world: 
     Logits divided by a temperature that is off by 10 % are told apart.
     """
     prompt = prompts[0]
-    (samples,) = draw(prior, world, [prompt], ["k"], num_samples=DRAWS, max_new_tokens=1, temperature=temperature)
+    (samples,) = draw(prior, world, [prompt], ["k"], num_samples=DRAWS, max_new_tokens=1, sampler=Sampler(temperature))
     with torch.no_grad():
         logits = prior(torch.tensor([prompt])).logits[0, -1].double()
     tokens = [s.token_ids[0] for s in samples]
@@ -76,7 +64,7 @@ def test_second_tokens_follow_the_softmax_of_their_prefix(prior: Any, world: Wor
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_logp_is_at_temperature_1(temperature: float, prior: Any, world: World, prompts: list[list[int]]) -> None:
     """Against packed rows and against plain forward passes: 10 tokens of up to 10 nats, at 1e-6 each in float32."""
-    drawn = draw(prior, world, prompts, list("abcde"), temperature=temperature)
+    drawn = draw(prior, world, prompts, list("abcde"), sampler=Sampler(temperature))
     responses = [[s.token_ids for s in samples] for samples in drawn]
     with torch.no_grad():
         packed = packed_logprobs(prior, pack(prompts, responses, pad_id=world.codec.pad_id)).sum(-1)
@@ -190,7 +178,8 @@ def test_eos_at_once_and_never(world: World, prompts: list[list[int]]) -> None:
 
 def test_cold_sampling_is_greedy(prior: Any, world: World, prompts: list[list[int]]) -> None:
     """Every draw at T = 1e-6 is the most likely token, though the uniforms differ."""
-    for prompt, samples in zip(prompts, draw(prior, world, prompts, list("abcde"), temperature=1e-6), strict=True):
+    drawn = draw(prior, world, prompts, list("abcde"), sampler=Sampler(temperature=1e-6))
+    for prompt, samples in zip(prompts, drawn, strict=True):
         assert len({tuple(s.token_ids) for s in samples}) == 1
         ids = list(prompt)
         for token in samples[0].token_ids:
@@ -202,9 +191,9 @@ def test_cold_sampling_is_greedy(prior: Any, world: World, prompts: list[list[in
 def test_the_ends_of_the_unit_interval() -> None:
     """Tokens of probability 0 are not drawn, neither before the first possible one nor behind the last."""
     logits = torch.tensor([[-1e9, 0.0, 0.0, -1e9]]).repeat(2, 1)
-    tokens, logps = engine._draw(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), 1.0)
+    tokens, logps = engine._draw(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), ANCESTRAL)
     assert tokens.tolist() == [1, 2]
-    assert logps.tolist() == pytest.approx([-0.693147, -0.693147], abs=1e-6)
+    assert logps.flatten().tolist() == pytest.approx([-0.693147] * 4, abs=1e-6)
 
 
 def test_uniforms() -> None:

@@ -136,7 +136,9 @@ class Run(Strict):
 
     objective: str
     parameters: dict[str, float] = Field(default_factory=dict, description="override the row's parameters")
-    train_on: Literal["pairs", "chosen"] = "pairs"
+    train_on: Literal["pairs", "chosen", "rejected", "both"] = Field("pairs", description="both: each response by itself")
+    label_noise: float = Field(0.0, ge=0, le=0.5, description="share of the training pairs whose label is turned round")
+    reward_model: Literal["own", "apart"] = Field("own", description="that of its pairs, or the one trained on other pairs")
     optimisation: Optimisation
     rollouts: Rollouts | None = None
     lora: Lora | None = None
@@ -167,8 +169,6 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
-        from prefdist.objectives.registry import read_row
-
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: each seed once, found {self.seeds}")
         for name, model in {"target": self.target, "prior": self.prior}.items():
@@ -178,20 +178,31 @@ class Suite(Strict):
                 except UserError as error:
                     raise ValueError(f"{name}.init: {error}") from error
         for name, run in {**self.runs, "reward_model": self.reward_model}.items():
-            try:
-                row = read_row(run.objective, run.parameters)
-            except (ValueError, FileNotFoundError) as error:
-                raise ValueError(f"runs.{name}: {error}") from error
-            if row.responses == "scored" or row.family == "token_distillation":
-                raise ValueError(
-                    f"runs.{name}: objective {run.objective} learns from a teacher; only a suite of kind pad has one"
-                )
-            regulariser = getattr(row, "regulariser", None)
-            on_policy = row.responses == "policy" or regulariser is not None
-            if on_policy and run.rollouts is None:
-                raise ValueError(f"runs.{name}: objective {run.objective} samples from the policy; give rollouts")
-            if run.rollouts is not None and regulariser is not None and run.rollouts.minibatches * run.rollouts.epochs > 1:
-                raise ValueError(f"runs.{name}: the KL regulariser is on-policy; minibatches and epochs must be 1")
-            if on_policy and run.lora is not None and run.lora.lora_dropout:
-                raise ValueError(f"runs.{name}: lora.lora_dropout would change the policy that samples; set it to 0")
+            check_objective(f"runs.{name}", run)
         return self
+
+
+def check_objective(where: str, run: Run) -> None:
+    """The row exists, learns from pairs, and has the rollouts it needs. ValueError begins with `where`, the run's place."""
+    from prefdist.objectives.registry import read_row
+
+    try:
+        row = read_row(run.objective, run.parameters)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    if row.responses == "scored" or row.family == "token_distillation":
+        raise ValueError(f"{where}: objective {run.objective} learns from a teacher; only a suite of kind pad has one")
+    regulariser = getattr(row, "regulariser", None)
+    on_policy = row.responses == "policy" or regulariser is not None
+    if on_policy and run.rollouts is None:
+        raise ValueError(f"{where}: objective {run.objective} samples from the policy; give rollouts")
+    if run.rollouts is not None and regulariser is not None and run.rollouts.minibatches * run.rollouts.epochs > 1:
+        raise ValueError(f"{where}: the KL regulariser is on-policy; minibatches and epochs must be 1")
+    if on_policy and run.lora is not None and run.lora.lora_dropout:
+        raise ValueError(f"{where}: lora.lora_dropout would change the policy that samples; set it to 0")
+    if (run.train_on != "pairs") != (row.family == "likelihood"):
+        raise ValueError(f"{where}.train_on: {run.train_on} does not fit objective {run.objective}")
+    if run.label_noise and row.responses == "policy":
+        raise ValueError(f"{where}.label_noise: objective {run.objective} sees no labels; set it to 0")
+    if run.reward_model == "apart" and row.responses != "policy":
+        raise ValueError(f"{where}.reward_model: objective {run.objective} uses none; leave it out")

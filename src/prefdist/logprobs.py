@@ -44,6 +44,12 @@ def packed_logprobs(model: nn.Module, packed: Packed, *, temperature: float = 1.
     return logps.new_zeros(packed.mask.shape).masked_scatter(packed.mask, logps)
 
 
+def packed_laws(model: nn.Module, packed: Packed) -> Tensor:
+    """Log-softmax [N, V] in nats at the N predicted positions, in the order of packed.mask: all of it, for a few responses."""
+    hidden, _ = packed_hidden(model, packed)
+    return _logits(_head(model), hidden).log_softmax(-1)
+
+
 def packed_token_kl(teacher: nn.Module, student: nn.Module, packed: Packed, *, forward: bool) -> Tensor:
     """KL between two models' laws of every next response token [R, n, T] in nats, 0 outside packed.mask.
 

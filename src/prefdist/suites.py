@@ -10,12 +10,18 @@ from pydantic import TypeAdapter, ValidationError
 from prefdist.config import TEXT_KINDS, Suite
 from prefdist.config_exact import ExactSuite
 from prefdist.config_pad import MODEL_KINDS, PadSuite
+from prefdist.config_spl import SplSuite
 from prefdist.errors import UserError
 from prefdist.objectives.rows import ObjectiveRow
 from prefdist.paths import SUITES
 
-AnySuite = Suite | ExactSuite | PadSuite
-KINDS: dict[str, type[Suite] | type[ExactSuite] | type[PadSuite]] = {"testbed": Suite, "exact": ExactSuite, "pad": PadSuite}
+AnySuite = Suite | ExactSuite | PadSuite | SplSuite
+KINDS: dict[str, type[Suite] | type[ExactSuite] | type[PadSuite] | type[SplSuite]] = {
+    "testbed": Suite,
+    "exact": ExactSuite,
+    "pad": PadSuite,
+    "spl": SplSuite,
+}
 
 
 def load_suite(name: str, root: Path) -> AnySuite:

@@ -15,6 +15,8 @@ from prefdist.paths import SUITES, check_model_folder
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja")
 """Weights, configuration, tokenizer and chat template. What is not listed is not fetched: no *.bin, *.pt, *.pth, *.py."""
 
+ROW_FILES = ("*.jsonl", "*.jsonl.gz", "*.parquet")
+"""Of a dataset: rows, and no script."""
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 
 
@@ -40,6 +42,25 @@ def take_model(folder: Path, out: Path) -> None:
     check_model_folder(folder)
     for file in sorted(set().union(*(folder.glob(pattern) for pattern in MODEL_FILES))):
         shutil.copyfile(file, out / file.name)
+
+
+def fetch_dataset(repo: str, revision: str | None, out: Path) -> None:
+    """The files of rows of a dataset in `out`: of one commit of the hub, or copied from a local folder. UserError as above."""
+    if Path(repo).is_dir():
+        for file in sorted(set().union(*(Path(repo).rglob(pattern) for pattern in ROW_FILES))):
+            copy = out / file.relative_to(repo)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+        return
+    _check_revision("dataset", "dataset", repo, revision)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    try:
+        snapshot_download(repo, repo_type="dataset", revision=revision, local_dir=out, allow_patterns=list(ROW_FILES))
+    except (OSError, HTTPError, HFValidationError) as error:
+        raise UserError(_unreachable("dataset", repo, revision, error)) from error
+    shutil.rmtree(out / ".cache", ignore_errors=True)
 
 
 def hub_prompts(spec: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -113,7 +134,7 @@ def _check_revision(kind: str, key: str, repo: str, revision: str | None) -> Non
     )
 
 
-def _unreachable(kind: str, repo: str, revision: str, error: Exception) -> str:
+def _unreachable(kind: str, repo: str, revision: str | None, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"{kind} {repo}, revision {revision}: not available ({reason.rstrip('.')}); run `hf auth login`, accept its licence "

@@ -54,6 +54,9 @@ RESPONSES = pa.schema(
 )
 """A row is one sample; logp in nats at T = 1, summed over the tokens including the one that ends it."""
 
+DRAWS = pa.schema([*RESPONSES, ("logq", pa.float64())])
+"""A row is one sample; logq in nats under the law that it was drawn from, columns as above."""
+
 SAMPLES = pa.schema([*RESPONSES, ("prompt", pa.string())])
 """A row is one of the distinct responses to a prompt, numbered from 0 in the order of their choice; columns as above."""
 
@@ -115,6 +118,41 @@ TEACHER_PAIRS = pa.schema(
     ]
 )
 """A row is a held-out pair i < j of candidates under one reward: the teacher's probability that i wins, the known, a draw."""
+
+CHOICES = pa.schema(
+    [
+        ("question_id", pa.string()),
+        ("prompt", pa.string()),
+        ("options", pa.int32()),
+        ("gold", pa.int32()),
+        ("subject", pa.string()),
+    ]
+)
+"""A row is a multiple-choice question as it is put to a model: how many lettered options it has, and which one is right."""
+
+ANSWERS = pa.schema(
+    [
+        ("run", pa.string()),
+        ("choices", pa.string()),
+        ("seed", pa.int32()),
+        ("question_id", pa.string()),
+        ("gold", pa.int32()),
+        ("logp_options", pa.list_(pa.float64())),
+    ]
+)
+"""A row is a model's answer: the log-probability, in nats, of each option's letter as the next token."""
+
+OUTCOMES = pa.schema(
+    [
+        ("run", pa.string()),
+        ("seed", pa.int32()),
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("correct", pa.bool_()),
+        ("reward", pa.float64()),
+    ]
+)
+"""A row is one answer to a problem: is it right, and what a reward model makes of it (null where it was not asked)."""
 
 METRICS = pa.schema(
     [

@@ -26,7 +26,7 @@ def reference_answers(text: Path, teacher: Path, template: str) -> list[Row]:
     for split in ("train", "test"):
         of_split = [row for row in rows if row["split"] == split]
         for n in (2, 4):
-            asked = [(row, options) for i, row in enumerate(of_split) if (options := _options(of_split, i, n))][:ASKED]
+            asked = [(row, options) for i, row in enumerate(of_split) if (options := options_near(of_split, i, n))][:ASKED]
             prompts = [codec.prompt(question_text(template, row["prompt"], options)) for row, options in asked]
             tokens = [codec.single_tokens([letter]) for letter in LETTERS[:n]]
             logps = response_logps(model, prompts, [tokens] * len(prompts), pad_id=codec.pad_id)
@@ -43,7 +43,7 @@ def reference_answers(text: Path, teacher: Path, template: str) -> list[Row]:
     return found
 
 
-def _options(rows: list[Row], i: int, n: int) -> list[str]:
+def options_near(rows: list[Row], i: int, n: int) -> list[str]:
     """n references with the right one at position i mod n; none if the module has too few."""
     right = rows[i]["reference"]
     near = sorted((abs(k - i), k) for k in range(max(0, i - 20), min(len(rows), i + 21)))

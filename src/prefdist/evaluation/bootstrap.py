@@ -1,7 +1,8 @@
 """Estimates and intervals over prompts × seeds: the pigeonhole bootstrap, for one run or for a paired difference.
 
 Both the prompts and the training seeds are samples: another test set, or another seed, would give another number. The
-interval says how different. Left out: several samples a prompt (average them first: a row is one prompt), tests.
+interval says how different. Left out: several samples a prompt (average them first, since a row is one prompt, or see
+`nested_bootstrap.py`), tests of hypotheses (`significance.py`).
 """
 
 import math
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefdist.errors import UserError
+from prefdist.evaluation.resampling import draw_counts, percentile_interval
 
 FloatArray = npt.NDArray[np.float64]
 MetricRow = tuple[int, str, float | None]
@@ -85,32 +87,50 @@ def paired_bootstrap(
         UserError: a (seed, prompt) has no row or two; a and b have no prompt or no seed in common.
         ValueError: an array is not [seeds, prompts], or the two differ in shape.
     """
-    grid = _grid(values_a)
-    if values_b is not None:
-        both_arrays = isinstance(values_a, np.ndarray) and isinstance(values_b, np.ndarray)
-        grid = _difference(grid, _grid(values_b), same_shape=both_arrays)
-    present = np.isfinite(grid.values)
+    cells = _grid(values_a).values if values_b is None else paired_differences(values_a, values_b)
+    present = np.isfinite(cells)
     n = int(present.sum())
-    values = grid.values[present.any(axis=1)][:, present.any(axis=0)]
+    values = cells[present.any(axis=1)][:, present.any(axis=0)]
     n_seeds, n_prompts = values.shape
     low = high = math.nan
     if n > 1:
-        means = _resampled_means(_stretch_seed_effects(values), resamples, np.random.default_rng(seed))
-        tail = (1.0 - confidence) / 2.0
-        low, high = (float(q) for q in np.nanquantile(means, (tail, 1.0 - tail)))
+        means = _resampled_means(stretch_seed_effects(values), resamples, np.random.default_rng(seed))
+        low, high = map(float, percentile_interval(means, confidence))
     return Estimate(
-        value=float(grid.values[present].mean()) if n else math.nan,
+        value=float(cells[present].mean()) if n else math.nan,
         low=low,
         high=high,
         n_prompts=n_prompts,
         n_seeds=n_seeds,
         n=n,
-        n_missing=grid.values.size - n,
+        n_missing=cells.size - n,
     )
 
 
-def _stretch_seed_effects(values: FloatArray) -> FloatArray:
-    """Move each seed's mean away from the grand mean by √(S/(S−1)); the grand mean stays."""
+def paired_differences(
+    values_a: npt.NDArray[np.floating] | Iterable[MetricRow], values_b: npt.NDArray[np.floating] | Iterable[MetricRow]
+) -> FloatArray:
+    """a − b on the seeds and prompts that both have: [seeds, prompts], NaN = no value. Errors: `paired_bootstrap`."""
+    a, b = _grid(values_a), _grid(values_b)
+    if isinstance(values_a, np.ndarray) and isinstance(values_b, np.ndarray) and a.values.shape != b.values.shape:
+        raise ValueError(f"paired arrays must have one shape, got {a.values.shape} and {b.values.shape}")
+    seeds_of_b, prompts_of_b = set(b.seeds), set(b.prompts)
+    seeds = [seed for seed in a.seeds if seed in seeds_of_b]
+    prompts = [prompt for prompt in a.prompts if prompt in prompts_of_b]
+    if not seeds or not prompts:
+        raise UserError("a paired difference needs prompts and seeds in common; these two have none")
+
+    def common(grid: _Grid) -> FloatArray:
+        rows = {seed: row for row, seed in enumerate(grid.seeds)}
+        columns = {prompt: column for column, prompt in enumerate(grid.prompts)}
+        return grid.values[np.ix_([rows[s] for s in seeds], [columns[p] for p in prompts])]
+
+    with np.errstate(invalid="ignore"):  # inf − inf is NaN, "no value", as it should be
+        return common(a) - common(b)
+
+
+def stretch_seed_effects(values: FloatArray) -> FloatArray:
+    """Move each seed's mean away from the grand mean by √(S/(S−1)), [seeds, prompts]; the grand mean stays."""
     n_seeds = values.shape[0]
     if n_seeds == 1:
         return values
@@ -128,17 +148,11 @@ def _resampled_means(values: FloatArray, resamples: int, rng: np.random.Generato
     step = max(1, _CHUNK_CELLS // n_prompts)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        of_seeds, of_prompts = _multinomial(size, n_seeds, rng), _multinomial(size, n_prompts, rng)
+        of_seeds, of_prompts = draw_counts(size, n_seeds, rng), draw_counts(size, n_prompts, rng)
         total = ((of_seeds @ filled) * of_prompts).sum(axis=1)
         weight = ((of_seeds @ present) * of_prompts).sum(axis=1)
         means[start : start + size] = np.divide(total, weight, out=np.full(size, np.nan), where=weight > 0)
     return means
-
-
-def _multinomial(size: int, items: int, rng: np.random.Generator) -> FloatArray:
-    """[size, items]: how often each item comes up in `items` draws. Counting draws is faster than rng.multinomial."""
-    draws = rng.integers(items, size=(size, items)) + items * np.arange(size)[:, None]
-    return np.bincount(draws.ravel(), minlength=size * items).reshape(size, items).astype(np.float64)
 
 
 def _grid(values: npt.NDArray[np.floating] | Iterable[MetricRow]) -> _Grid:
@@ -161,21 +175,3 @@ def _grid(values: npt.NDArray[np.floating] | Iterable[MetricRow]) -> _Grid:
         raise UserError(f"no row for {named}{more}; evaluate them, or write a null value if there is none to have")
     matrix = np.array([[cells[seed, prompt] for prompt in prompts] for seed in seeds], dtype=np.float64)
     return _Grid(matrix.reshape(len(seeds), len(prompts)), seeds, prompts)
-
-
-def _difference(a: _Grid, b: _Grid, *, same_shape: bool) -> _Grid:
-    if same_shape and a.values.shape != b.values.shape:
-        raise ValueError(f"paired arrays must have one shape, got {a.values.shape} and {b.values.shape}")
-    seeds_of_b, prompts_of_b = set(b.seeds), set(b.prompts)
-    seeds = [seed for seed in a.seeds if seed in seeds_of_b]
-    prompts = [prompt for prompt in a.prompts if prompt in prompts_of_b]
-    if not seeds or not prompts:
-        raise UserError("a paired difference needs prompts and seeds in common; these two have none")
-
-    def common(grid: _Grid) -> FloatArray:
-        rows = {seed: row for row, seed in enumerate(grid.seeds)}
-        columns = {prompt: column for column, prompt in enumerate(grid.prompts)}
-        return grid.values[np.ix_([rows[s] for s in seeds], [columns[p] for p in prompts])]
-
-    with np.errstate(invalid="ignore"):  # inf − inf is NaN, "no value", as it should be
-        return _Grid(common(a) - common(b), seeds, prompts)

@@ -74,11 +74,16 @@ def expected_calibration_error(
 
 
 def brier_score(probabilities: npt.ArrayLike, outcome: npt.ArrayLike) -> float:
-    """Mean squared error of stated probabilities (Brier 1950).
+    """Mean squared error of stated probabilities (Brier 1950): the mean of `brier_scores`, arguments and errors there."""
+    return float(brier_scores(probabilities, outcome).mean())
+
+
+def brier_scores(probabilities: npt.ArrayLike, outcome: npt.ArrayLike) -> FloatArray:
+    """Squared error of each item's stated probabilities: [N].
 
     Args:
-        probabilities: [N, K], each row sums to 1: multiclass sum form (1/N) Σ_i Σ_k (p_ik − 1[k = y_i])², range [0, 2].
-            Or [N], the probability of the event: (1/N) Σ_i (p_i − y_i)², range [0, 1]: half of the form with K = 2.
+        probabilities: [N, K], each row sums to 1: multiclass sum form Σ_k (p_ik − 1[k = y_i])², range [0, 2].
+            Or [N], the probability of the event: (p_i − y_i)², range [0, 1]: half of the form with K = 2.
         outcome: [N], the class index y_i, or 1 where the event happened and 0 elsewhere.
 
     Raises:
@@ -91,10 +96,11 @@ def brier_score(probabilities: npt.ArrayLike, outcome: npt.ArrayLike) -> float:
     if y.min() < 0 or y.max() >= (2 if p.ndim == 1 else p.shape[1]):
         raise ValueError(f"outcome has class indices from {y.min()} to {y.max()}, which the probabilities lack")
     if p.ndim == 1:
-        return float(np.square(p - y).mean())
+        return np.square(p - y)
     if not np.allclose(p.sum(axis=1), 1.0, atol=1e-4):
         raise ValueError("each row of probabilities must sum to 1")
-    return float(np.square(p - np.eye(p.shape[1])[y]).sum(axis=1).mean())
+    squares: FloatArray = np.square(p - np.eye(p.shape[1])[y]).sum(axis=1)
+    return squares
 
 
 def _check_probabilities(p: FloatArray) -> None:

@@ -2,16 +2,17 @@
 
 Here: win rate by AlpacaEval's rules, unbiased pass@k, Cohen's kappa. Re-exported: the bootstrap over prompts and seeds
 (`bootstrap.py`), calibration error and Brier score (`calibration.py`).
-Left out: how preferences, correct answers or confidences come about; length-controlled win rates; tests of hypotheses.
+Left out: how preferences, correct answers or confidences come about; length-controlled win rates. Beside it: curves of
+pass@k and best-of-N (`coverage.py`), multiple choice (`multiple_choice.py`), comparisons of runs (`significance.py`).
 """
 
 import math
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import cohen_kappa_score
 
 from prefdist.errors import UserError
 from prefdist.evaluation.bootstrap import Estimate, MetricRow, paired_bootstrap
@@ -98,19 +99,15 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
     """Agreement of two raters on the same items beyond chance: (observed − expected) / (1 − expected), unweighted.
 
-    Expected agreement is Σ_label P_a(label)·P_b(label) (Cohen 1960). NaN where both raters use one and the same label
-    throughout, because chance alone then explains everything.
+    Expected agreement is Σ_label P_a(label)·P_b(label) (Cohen 1960), over the labels of either: one rater may lack some.
+    NaN where both raters use one and the same label throughout, because chance alone then explains everything.
 
     Raises:
         ValueError: the two differ in length or are empty.
     """
     if len(a) != len(b) or not a:
         raise ValueError(f"kappa needs two ratings of the same items, got {len(a)} and {len(b)}")
-    count_a, count_b = Counter(a), Counter(b)
-    observed = sum(x == y for x, y in zip(a, b, strict=True)) / len(a)
-    # Integers until the division, so that "expected is one" is an exact test.
-    expected_pairs = sum(count_a[label] * count_b[label] for label in count_a)
-    if expected_pairs == len(a) ** 2:
+    codes = {label: code for code, label in enumerate(dict.fromkeys([*a, *b]))}
+    if len(codes) == 1:
         return math.nan
-    expected = expected_pairs / len(a) ** 2
-    return (observed - expected) / (1.0 - expected)
+    return float(cohen_kappa_score([codes[label] for label in a], [codes[label] for label in b]))

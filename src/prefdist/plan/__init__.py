@@ -9,8 +9,10 @@ from pathlib import Path
 
 from prefdist.config_exact import ExactSuite
 from prefdist.config_pad import PadSuite
+from prefdist.config_spl import SplSuite
 from prefdist.objectives.registry import FAMILIES
 from prefdist.paths import RESULTS
+from prefdist.plan.behaviour import Behaviour
 from prefdist.plan.distillation import Distillation
 from prefdist.plan.graph import STAGES, Artefact, Plan
 from prefdist.plan.testbed import Testbed
@@ -24,8 +26,8 @@ def plan(suite: AnySuite, root: Path = Path()) -> Plan:
     results = RESULTS / suite.suite / suite.version
     if isinstance(suite, ExactSuite):
         return Plan(_exact_results(suite), results)
-    if isinstance(suite, PadSuite):
-        planned = Distillation(suite, root)
+    if isinstance(suite, PadSuite | SplSuite):
+        planned = Distillation(suite, root) if isinstance(suite, PadSuite) else Behaviour(suite, root)
         return Plan(planned.results(), results, {name: planned.ablation(name) for name in suite.ablations})
     return Plan(Testbed(suite).results(), results)
 

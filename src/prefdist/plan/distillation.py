@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from prefdist.config import Suite
 from prefdist.config_pad import PadRun, PadSuite, Questions, Reward, Samples, StoredModel, TrainedModel
-from prefdist.errors import UserError
 from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.graph import Artefact
 from prefdist.plan.rows import read_row
-from prefdist.plan.testbed import Testbed
-from prefdist.suites import load_suite
+from prefdist.plan.testbed import load_world
+from prefdist.plan.trainings import taught
 
-LISTS, QUESTIONS = "prefdist.training.lists", "prefdist.training.questions"
-"""Where the examples of these trainings are made."""
+LISTS = "prefdist.training.lists"
+"""Where the examples of students are made."""
 
 
 class Distillation:
@@ -21,22 +19,12 @@ class Distillation:
 
     def __init__(self, suite: PadSuite, root: Path) -> None:
         self.suite = suite
-        self.world = self._world(root)
+        self.world = None if suite.world is None else load_world(suite.suite, suite.world, root)
         if self.world is not None:
             self.text = self.world.text
         else:
             assert suite.prompts is not None
             self.text = Artefact("prompts", "prompts", suite.prompts.model_dump())
-
-    def _world(self, root: Path) -> Testbed | None:
-        if self.suite.world is None:
-            return None
-        world = load_suite(self.suite.world, root)
-        if not isinstance(world, Suite):
-            raise UserError(
-                f"suite {self.suite.suite}: world: {self.suite.world} is of kind {world.kind}; name a testbed suite"
-            )
-        return Testbed(world)
 
     def model(self, name: str) -> Artefact:
         model = self.suite.models[name]
@@ -54,19 +42,9 @@ class Distillation:
             "temperature": model.temperature,
             "seed": 0,
         }
-        names = [*(f"{name}-phase{i}" for i in range(len(model.questions))), name]
-        trained = Artefact("train", names[0], spec, {"text": text}, (FAMILIES[row.family],))
-        for phase_name, phase in zip(names[1:], model.questions, strict=True):
-            row = read_row(phase.objective)
-            asked = phase.model_dump(exclude={"objective", "optimisation"})
-            spec = {
-                "data": {"examples": QUESTIONS, "fraction": model.fraction, **asked},
-                "objective": row.model_dump(),
-                "optimisation": phase.optimisation.model_dump(mode="json"),
-                "seed": 0,
-            }
-            trained = Artefact("train", phase_name, spec, {"text": text, "init": trained}, (FAMILIES[row.family], QUESTIONS))
-        return trained
+        first = f"{name}-phase0" if model.questions else name
+        trained = Artefact("train", first, spec, {"text": text}, (FAMILIES[row.family],))
+        return taught(trained, model.questions, name, model.fraction)[-1]
 
     def _dtype(self, name: str) -> str:
         model = self.suite.models[name]

@@ -1,10 +1,15 @@
 """The artefacts of a suite with a known target, each made once."""
 
+from pathlib import Path
+
 from prefdist.config import AnyText, Arithmetic, ModelRun, Run, Suite
 from prefdist.containers import python_version
+from prefdist.errors import UserError
 from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.graph import Artefact
 from prefdist.plan.rows import read_row
+from prefdist.plan.trainings import Trainings
+from prefdist.suites import load_suite
 
 
 class Testbed:
@@ -19,6 +24,7 @@ class Testbed:
         self.baselines = Artefact(
             "baselines", "baselines", evaluation, {"text": self.text, "target": self.target, "prior": self.prior}
         )
+        self.trainings = Trainings(self.text, self.prior, self.preferences, suite.reward_model, self.baselines)
 
     def _model(self, name: str, run: ModelRun) -> Artefact:
         row = read_row(run.objective)
@@ -35,40 +41,10 @@ class Testbed:
         inputs = {"text": self.text} | ({"init": self.prior} if run.init == "prior" else {})
         return Artefact("train", name, spec, inputs, (FAMILIES[row.family],))
 
-    def _preferences(self, seed: int) -> Artefact:
+    def preferences(self, seed: int) -> Artefact:
+        """Pairs that no other seed has, drawn from π₀ and labelled by π*."""
         spec = {**self.suite.preferences.model_dump(), "seed": seed}
         return Artefact("preferences", f"seed{seed}", spec, {"text": self.text, "prior": self.prior, "target": self.target})
-
-    def _trained(self, name: str, run: Run, seed: int) -> Artefact:
-        row = read_row(run.objective, run.parameters)
-        preferences = self._preferences(seed)
-        code = [FAMILIES[row.family]]
-        inputs = {"text": self.text, "init": self.prior, "preferences": preferences}
-        regularised = getattr(row, "regulariser", None) is not None
-        if regularised:
-            code.append(FAMILIES["policy_gradient"])  # where the KL surrogate stands
-        if regularised or row.responses == "policy":
-            inputs["prior"] = self.prior
-            code.append("prefdist.training.rollouts")
-        if row.responses == "policy":
-            inputs["reward_model"] = self._reward_model(seed)
-        elif row.family == "preference" and row.score.against == "reference":
-            reference = {"text": self.text, "preferences": preferences, "prior": self.prior}
-            inputs["reference"] = Artefact("reference", f"seed{seed}", {}, reference)
-        spec = {
-            "data": {"kind": run.train_on},
-            "objective": row.model_dump(),
-            "optimisation": run.optimisation.model_dump(mode="json"),
-            "rollouts": run.rollouts.model_dump() if run.rollouts else None,
-            "lora": run.lora.model_dump() if run.lora else None,
-            "seed": seed,
-        }
-        if run.optimisation.probe_every:
-            inputs["probe"] = self.baselines
-        return Artefact("train", f"{name}-seed{seed}", spec, inputs, tuple(code))
-
-    def _reward_model(self, seed: int) -> Artefact:
-        return self._trained("reward_model", self.suite.reward_model, seed)
 
     def _evaluation(self, name: str, policies: dict[int, Artefact]) -> Artefact:
         """One artefact for all seeds of a run: they share the target, the prior and the process."""
@@ -76,7 +52,7 @@ class Testbed:
         spec = {**suite.evaluation.model_dump(), "gamma": suite.preferences.gamma, "run": name, "seeds": suite.seeds}
         inputs = {"text": self.text, "baselines": self.baselines, "target": self.target, "prior": self.prior}
         for seed, policy in policies.items():
-            inputs |= {f"policy/{seed}": policy, f"reward_model/{seed}": self._reward_model(seed)}
+            inputs |= {f"policy/{seed}": policy, f"reward_model/{seed}": self.trainings.reward_model(seed)}
         return Artefact("evaluate", name, spec, inputs)
 
     def results(self) -> Artefact:
@@ -84,19 +60,27 @@ class Testbed:
         inputs = {"text": self.text, "baselines": self.baselines, "prior": self.prior, "target": self.target}
         inputs["evaluation/prior"] = self._evaluation("prior", dict.fromkeys(suite.seeds, self.prior))
         for name, run in suite.runs.items():
-            policies = {seed: self._trained(name, run, seed) for seed in suite.seeds}
+            policies = {seed: self.trainings.trained(name, run, seed) for seed in suite.seeds}
             inputs |= {f"policy/{name}/{seed}": policy for seed, policy in policies.items()}
             inputs[f"evaluation/{name}"] = self._evaluation(name, policies)
         calibration = {"text": self.text}
         for seed in suite.seeds:
             calibration |= {
-                f"reward_model/{seed}": self._reward_model(seed),
-                f"preferences/{seed}": self._preferences(seed),
+                f"reward_model/{seed}": self.trainings.reward_model(seed),
+                f"preferences/{seed}": self.preferences(seed),
             }
         inputs["calibration"] = Artefact("calibrate", "reward_model", {"seeds": suite.seeds}, calibration)
         families = {"prior": "π₀"} | {name: _family(run) for name, run in suite.runs.items()}
         spec = {"suite": suite.suite, "seeds": suite.seeds, "runs": list(families), "families": families}
         return Artefact("results", suite.suite, spec, inputs)
+
+
+def load_world(suite: str, world: str, root: Path) -> Testbed:
+    """The testbed suite that another suite takes its text, π₀ and preferences from. UserError if it is of another kind."""
+    found = load_suite(world, root)
+    if not isinstance(found, Suite):
+        raise UserError(f"suite {suite}: world: {world} is of kind {found.kind}; name a testbed suite")
+    return Testbed(found)
 
 
 def _text(text: AnyText) -> Artefact:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefdist.sampling.law import ANCESTRAL, Sampler
+
 ROWS = 512
 """Responses drawn side by side, at most."""
 TOKENS = 65_536
@@ -23,11 +25,13 @@ TOKENS = 65_536
 class Sample:
     """One response. `finish_reason` is stop (its last token is a stop id) or length (it filled its budget, no stop id).
 
-    logp: natural log at T = 1, summed over the tokens including the stop id.
+    logp: natural log at T = 1, summed over the tokens including the stop id. logq: the same of the law drawn from, after
+    temperature and filters.
     """
 
     token_ids: list[int]
     logp: float
+    logq: float
     finish_reason: str
 
 
@@ -46,18 +50,18 @@ def sample(
     num_samples: int,
     max_new_tokens: int,
     stop_ids: Sequence[int],
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    sampler: Sampler = ANCESTRAL,
 ) -> list[list[Sample]]:
-    """`num_samples` responses a prompt, drawn at logits/temperature. One key a prompt; equal keys give equal numbers.
+    """`num_samples` responses a prompt. One key a prompt; equal keys give equal numbers.
 
+    model: a causal language model of transformers, or a pair of them (contrastive.Pair).
     stop_ids: each of them ends a response, as its last token.
-    top_p: each token comes from the likeliest ones alone that together reach this probability at logits/temperature.
+    sampler: the law of each token, given the model's logits.
     """
     results: list[list[Sample]] = [[] for _ in prompts]
     for batch in _batches([len(prompt) for prompt in prompts], num_samples, max_new_tokens):
         noise = torch.stack([uniforms(keys[i], num_samples, max_new_tokens) for i in batch])
-        drawn = _sample_batch(model, [prompts[i] for i in batch], noise, stop_ids, temperature, top_p)
+        drawn = _sample_batch(model, [prompts[i] for i in batch], noise, stop_ids, sampler)
         for i, samples in zip(batch, drawn, strict=True):
             results[i] = samples
     return results
@@ -76,16 +80,26 @@ def _batches(lengths: Sequence[int], num_samples: int, budget: int) -> Iterator[
         yield batch
 
 
+def left_padded(prompts: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, attention mask and positions [B, T] of prompts that end in the same column."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+    attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return ids, attention, positions_of(attention)
+
+
+def positions_of(attention: Tensor) -> Tensor:
+    """Positions [B, T] that start at 0 where a row's attention mask does; 0 in the padding before."""
+    return (attention.cumsum(-1) - 1).clamp_min(0)
+
+
 def _sample_batch(
-    model: Any, prompts: list[Sequence[int]], noise: Tensor, stop_ids: Sequence[int], temperature: float, top_p: float
+    model: Any, prompts: list[Sequence[int]], noise: Tensor, stop_ids: Sequence[int], sampler: Sampler
 ) -> list[list[Sample]]:
     device = next(model.parameters()).device
     n_prompts, n, budget = noise.shape
     noise = noise.view(n_prompts * n, budget).to(device)
-    width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-    attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    positions = (attention.cumsum(-1) - 1).clamp_min(0)
+    ids, attention, positions = left_padded(prompts, device)
     output = model(input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=True, logits_to_keep=1)
     cache = output.past_key_values
     cache.batch_repeat_interleave(n)
@@ -95,12 +109,12 @@ def _sample_batch(
     alive = torch.arange(n_prompts * n, device=device)
     tokens = torch.zeros(n_prompts * n, budget, dtype=torch.long, device=device)
     stops = torch.tensor(stop_ids, device=device)
-    logp = torch.zeros(n_prompts * n, dtype=torch.float64, device=device)
+    logps = torch.zeros(n_prompts * n, 2, dtype=torch.float64, device=device)
     lengths = torch.full((n_prompts * n,), budget, device=device)
     for t in range(budget):
-        chosen, chosen_logp = _draw(logits, noise[alive, t], temperature, top_p)
+        chosen, chosen_logps = _draw(logits, noise[alive, t], sampler)
         tokens[alive, t] = chosen
-        logp[alive] += chosen_logp
+        logps[alive] += chosen_logps
         going_on = ~torch.isin(chosen, stops)
         lengths[alive[~going_on]] = t + 1
         if t + 1 == budget or not bool(going_on.any()):
@@ -119,38 +133,28 @@ def _sample_batch(
             use_cache=True,
         )
         logits = output.logits[:, -1]
-    return _collect(tokens.tolist(), logp.tolist(), lengths.tolist(), stop_ids, n)
+    return _collect(tokens.tolist(), logps.tolist(), lengths.tolist(), stop_ids, n)
 
 
-def _draw(logits: Tensor, noise: Tensor, temperature: float, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Tokens at the noise's quantiles of the nucleus of softmax(logits/temperature), and their log π at T = 1.
+def _draw(logits: Tensor, noise: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
+    """Tokens at the noise's quantiles of the sampler's law, and of each log π at T = 1 and log of the law.
 
-    logits [B, V], noise [B] -> [B], [B]. The log-probabilities are those of all tokens, in or out of the nucleus.
+    [B, V], [B] -> [B], [B, 2]. log π is that of all tokens, filtered out or not.
     """
     logps = logits.float().log_softmax(-1)
-    law = (logps.double() / temperature).softmax(-1)
-    if top_p < 1:
-        law = _nucleus(law, top_p)
-    cumulative = law.cumsum(-1)
+    weights = sampler.weights(logps)
+    cumulative = weights.cumsum(-1)
     quantile = noise.unsqueeze(-1) * cumulative[:, -1:]
     chosen = torch.searchsorted(cumulative, quantile, right=True).clamp_max(logits.shape[-1] - 1)
-    return chosen.squeeze(-1), logps.gather(-1, chosen).squeeze(-1).double()
-
-
-def _nucleus(law: Tensor, top_p: float) -> Tensor:
-    """Probabilities [B, V], 0 outside the smallest set that reaches top_p: the token that crosses it is in the set."""
-    ordered, tokens = law.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(-1).roll(1, -1)
-    before[:, 0] = 0.0
-    outside = before >= top_p
-    return law.masked_fill(torch.zeros_like(outside).scatter(-1, tokens, outside), 0.0)
+    of_law = weights.gather(-1, chosen).log() - cumulative[:, -1:].log()
+    return chosen.squeeze(-1), torch.cat([logps.gather(-1, chosen).double(), of_law], dim=-1)
 
 
 def _collect(
-    tokens: list[list[int]], logps: list[float], lengths: list[int], stop_ids: Sequence[int], n: int
+    tokens: list[list[int]], logps: list[list[float]], lengths: list[int], stop_ids: Sequence[int], n: int
 ) -> list[list[Sample]]:
     samples = []
-    for row, logp, length in zip(tokens, logps, lengths, strict=True):
+    for row, (logp, logq), length in zip(tokens, logps, lengths, strict=True):
         ids = row[:length]
-        samples.append(Sample(ids, logp, "stop" if ids[-1] in stop_ids else "length"))
+        samples.append(Sample(ids, logp, logq, "stop" if ids[-1] in stop_ids else "length"))
     return [samples[i : i + n] for i in range(0, len(samples), n)]

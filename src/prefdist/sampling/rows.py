@@ -4,21 +4,29 @@ from typing import Any
 
 from prefdist.errors import UserError
 from prefdist.sampling.engine import sample
+from prefdist.sampling.law import ANCESTRAL, Sampler
 from prefdist.tokens import TextCodec
 
+Row = dict[str, Any]
 
-def draw(
+
+def draw(model: Any, codec: TextCodec, prompts: list[Row], key: str, **options: Any) -> list[Row]:
+    """Rows of the responses table; arguments and errors as of `draw_with_law`."""
+    rows = draw_with_law(model, codec, prompts, key, **options)
+    return [{name: value for name, value in row.items() if name != "logq"} for row in rows]
+
+
+def draw_with_law(
     model: Any,
     codec: TextCodec,
-    prompts: list[dict[str, Any]],
+    prompts: list[Row],
     key: str,
     *,
     num_samples: int,
     max_new_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-) -> list[dict[str, Any]]:
-    """Rows of the responses table, `num_samples` for each row of the prompts table, in their order.
+    sampler: Sampler = ANCESTRAL,
+) -> list[Row]:
+    """Rows of the table of draws, `num_samples` for each row of the prompts table, in their order.
 
     UserError, before any is drawn, for a prompt that leaves no room for its response.
     """
@@ -30,8 +38,7 @@ def draw(
         num_samples=num_samples,
         max_new_tokens=max_new_tokens,
         stop_ids=codec.stop_ids,
-        temperature=temperature,
-        top_p=top_p,
+        sampler=sampler,
     )
     return [
         {
@@ -42,13 +49,14 @@ def draw(
             "finish_reason": s.finish_reason,
             "n_tokens": len(s.token_ids),
             "logp": s.logp,
+            "logq": s.logq,
         }
         for row, samples in zip(prompts, drawn, strict=True)
         for i, s in enumerate(samples)
     ]
 
 
-def check_context(model: Any, codec: TextCodec, prompts: list[dict[str, Any]], max_new_tokens: int) -> None:
+def check_context(model: Any, codec: TextCodec, prompts: list[Row], max_new_tokens: int) -> None:
     """UserError, naming the prompt, if one and a response of max_new_tokens are longer than the model's context."""
     context = getattr(model.config, "max_position_embeddings", None)
     for row in prompts:

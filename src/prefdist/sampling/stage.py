@@ -13,6 +13,7 @@ from prefdist.data.selection import first_prompts, held_out
 from prefdist.errors import UserError
 from prefdist.models import load_frozen
 from prefdist.sampling.engine import ROWS
+from prefdist.sampling.law import Sampler
 from prefdist.sampling.rows import check_context, draw
 from prefdist.sampling.subsets import max_min_subset
 from prefdist.scoring.shards import sharded
@@ -48,11 +49,12 @@ def _drawn(spec: dict[str, Any], policy: Path, prompts: list[Row], scratch: Path
     codec = TextCodec(policy)
     model = load_frozen(policy)
     check_context(model, codec, prompts, spec["max_new_tokens"])  # the longest prompts come last, perhaps after hours
-    options = {name: spec[name] for name in ("max_new_tokens", "temperature", "top_p")}
+    sampler = Sampler(temperature=spec["temperature"], top_p=spec["top_p"])
+    size = {"num_samples": spec["draws"], "max_new_tokens": spec["max_new_tokens"]}
 
     def compute(part: list[Row]) -> list[Row]:
         prompt_of = {row["prompt_id"]: row["prompt"] for row in part}
-        rows = draw(model, codec, part, spec["key"], num_samples=spec["draws"], **options)
+        rows = draw(model, codec, part, spec["key"], sampler=sampler, **size)
         return [{**row, "prompt": prompt_of[row["prompt_id"]]} for row in rows]
 
     return sharded(

@@ -96,12 +96,18 @@ def identifier_ids(codec: TextCodec, n: int) -> list[list[int]]:
 
     UserError if an identifier is not one token of the tokenizer.
     """
-    found = []
-    for identifier in (*LETTERS[:n], NONE):
-        ids = codec.single_tokens([identifier, f" {identifier}"])
-        if not ids:
-            raise UserError(
-                f"{codec.folder}: the answer {identifier!r} is not one token of this tokenizer; take a teacher that has it"
-            )
-        found.append(ids)
-    return found
+    return [_single(codec, identifier) for identifier in (*LETTERS[:n], NONE)]
+
+
+def letter_ids(codec: TextCodec, n: int) -> list[list[int]]:
+    """As above, of the first n letters alone."""
+    return [_single(codec, letter) for letter in LETTERS[:n]]
+
+
+def _single(codec: TextCodec, identifier: str) -> list[int]:
+    ids = codec.single_tokens([identifier, f" {identifier}"])
+    if not ids:
+        raise UserError(
+            f"{codec.folder}: the answer {identifier!r} is not one token of this tokenizer; take a model that has it"
+        )
+    return ids

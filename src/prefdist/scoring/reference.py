@@ -11,7 +11,7 @@ from prefdist.tokens import TextCodec
 
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
     """Writes logps.parquet, in the order of the preferences table."""
-    codec = TextCodec(inputs["text"] / "tokenizer")
+    codec = TextCodec(inputs["prior"])
     rows = tables.read_table(inputs["preferences"] / "preferences.parquet", tables.PREFERENCES)
     logps = response_logps(
         load_policy(inputs["prior"]),

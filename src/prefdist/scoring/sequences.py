@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefdist.logprobs import packed_logprobs
+from prefdist.logprobs import packed_laws, packed_logprobs
 from prefdist.models import Scorer
 from prefdist.tokens import Packed, pack
 
@@ -32,6 +32,19 @@ def response_logps_and_ends(
         return torch.cat([logps.sum(-1, keepdim=True), last], dim=-1)
 
     return _in_batches(score, model, prompts, responses, pad_id)
+
+
+@torch.no_grad()
+def response_laws(model: Any, prompts: Sequence[Ids], responses: Sequence[Ids], *, pad_id: int) -> Tensor:
+    """Log-softmax at every token of one response a prompt, one after another: [tokens in all, V] float32."""
+    device = next(model.parameters()).device
+    longest = max(len(p) + len(y) for p, y in zip(prompts, responses, strict=True))
+    size = max(1, TOKENS // longest)
+    laws = []
+    for start in range(0, len(prompts), size):
+        part = [[y] for y in responses[start : start + size]]
+        laws.append(packed_laws(model, pack(prompts[start : start + size], part, pad_id=pad_id).to(device)).cpu())
+    return torch.cat(laws)
 
 
 def response_rewards(

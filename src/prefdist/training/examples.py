@@ -16,9 +16,10 @@ def build(data: dict[str, Any], inputs: dict[str, Path], codec: TextCodec, seed:
     """The examples of a suite of kind testbed; `data` is the specification's."""
     if data["kind"] == "references":
         return references(inputs["text"], codec, noise=data["noise"], fraction=data["fraction"], seed=seed)
-    if data["kind"] == "chosen":
-        return chosen(inputs["preferences"], codec)
-    return pairs(inputs["preferences"], codec, "train", inputs.get("reference"))
+    labelled = pairs(inputs["preferences"], codec, "train", inputs.get("reference"))
+    if data.get("label_noise"):
+        labelled = turned_round(labelled, data["label_noise"], seed)
+    return labelled if data["kind"] == "pairs" else single(labelled, data["kind"])
 
 
 def references(text: Path, codec: TextCodec, *, noise: float, fraction: float, seed: int) -> Batch:
@@ -67,10 +68,25 @@ def pairs(folder: Path, codec: TextCodec, split: str, reference: Path | None = N
     )
 
 
-def chosen(folder: Path, codec: TextCodec) -> Batch:
-    """The preferred response of each training pair alone."""
-    both = pairs(folder, codec, "train")
-    return Batch(both.ids, both.prompts, [[ys[0]] for ys in both.responses])
+def turned_round(labelled: Batch, share: float, seed: int) -> Batch:
+    """Pairs of which a share, chosen by the seed, has its label turned round: noise, unlike a minority that a law of
+    preferences gives."""
+    generator = np.random.default_rng([seed, len(labelled.ids)])
+    turned = torch.zeros(len(labelled.ids), dtype=torch.bool)
+    turned[torch.from_numpy(generator.permutation(len(labelled.ids))[: round(share * len(labelled.ids))])] = True
+    responses = [ys[::-1] if turn else ys for ys, turn in zip(labelled.responses, turned.tolist(), strict=True)]
+    columns = {name: torch.where(turned.unsqueeze(-1), column.flip(-1), column) for name, column in labelled.columns.items()}
+    return Batch(labelled.ids, labelled.prompts, responses, columns)
+
+
+def single(labelled: Batch, kind: str) -> Batch:
+    """The chosen response of each pair, the rejected one, or both, each an example by itself."""
+    sides = {"chosen": [0], "rejected": [1], "both": [0, 1]}[kind]
+    return Batch(
+        [f"{name}/{side}" if len(sides) > 1 else name for name in labelled.ids for side in sides],
+        [prompt for prompt in labelled.prompts for _ in sides],
+        [[ys[side]] for ys in labelled.responses for side in sides],
+    )
 
 
 def prompts(folder: Path, codec: TextCodec) -> list[tuple[str, list[int]]]:

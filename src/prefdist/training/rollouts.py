@@ -16,6 +16,7 @@ from prefdist.logprobs import packed_logprobs
 from prefdist.models import Scorer
 from prefdist.objectives.registry import Objective
 from prefdist.sampling.engine import sample
+from prefdist.sampling.law import Sampler
 from prefdist.training.batch import Batch, Share
 from prefdist.training.learner import Learner
 
@@ -88,7 +89,7 @@ class RolloutSource:
             num_samples=self.settings.samples,
             max_new_tokens=self.settings.max_new_tokens,
             stop_ids=self.stop_ids,
-            temperature=self.settings.temperature,
+            sampler=Sampler(temperature=self.settings.temperature),
         )
         responses = [[s.token_ids for s in samples] for samples in drawn]
         batch = Batch([name for name, _ in prompts], [ids for _, ids in prompts], responses)

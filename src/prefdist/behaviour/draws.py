@@ -1,0 +1,61 @@
+"""The stage `draws`: samples of a policy under a law of its tokens, duplicates and all, which several measures share."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from prefdist.data import tables
+from prefdist.data.selection import held_out
+from prefdist.errors import UserError
+from prefdist.models import load_frozen
+from prefdist.sampling.contrastive import Contrast, Pair
+from prefdist.sampling.engine import ROWS
+from prefdist.sampling.law import Sampler
+from prefdist.sampling.rows import check_context, draw_with_law
+from prefdist.scoring.shards import sharded
+from prefdist.tokens import TextCodec
+
+Row = dict[str, Any]
+
+
+def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
+    """Writes draws.parquet, in the order of the prompts. Resumes from `scratch`, which is removed at the end.
+
+    UserError if the split has no prompt, or one is too long for the model.
+    """
+    prompts = held_out(inputs["text"], spec["split"], spec["prompts"])
+    if not prompts:
+        raise UserError(f"{inputs['text'] / 'prompts.parquet'}: no prompt of split {spec['split']!r}")
+    codec = TextCodec(inputs["policy"])
+    model, sampler = sampled_from(spec["law"], inputs)
+    check_context(model, codec, prompts, spec["max_new_tokens"])
+    size = {"num_samples": spec["samples"], "max_new_tokens": spec["max_new_tokens"]}
+    rows = sharded(
+        prompts,
+        [len(codec.prompt(row["prompt"])) for row in prompts],
+        lambda part: draw_with_law(model, codec, part, spec["key"], sampler=sampler, **size),
+        per_shard=max(1, ROWS // spec["samples"]),
+        schema=tables.DRAWS,
+        scratch=scratch,
+        what="prompts sampled",
+    )
+    tables.write_table(out / "draws.parquet", rows, tables.DRAWS)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sampled_from(law: dict[str, Any], inputs: dict[str, Path]) -> tuple[Any, Sampler]:
+    """The model, or the pair of models that a contrast takes, and the law of its tokens; `law` is a Decoder's."""
+    filters = dict(law)
+    contrast = filters.pop("contrast", None)
+    model = load_frozen(inputs["policy"])
+    if contrast is not None:
+        model = Pair(model, load_frozen(inputs["reference"]), Contrast(**contrast))
+    return model, Sampler(**filters)
+
+
+def read_draws(folder: Path) -> dict[str, list[Row]]:
+    """Samples by prompt, in the order of the prompts."""
+    groups: dict[str, list[Row]] = {}
+    for row in tables.read_table(folder / "draws.parquet", tables.DRAWS):
+        groups.setdefault(row["prompt_id"], []).append(row)
+    return groups

@@ -1,0 +1,85 @@
+"""The trainings on one set of preferences from one base, and what teaches a base to answer questions.
+
+What trainings share is made once. Left out: where preferences come from, and what is measured of the models (the plans of each
+kind of suite).
+"""
+
+from collections.abc import Callable, Sequence
+
+from prefdist.config import Run
+from prefdist.config_pad import TrainingQuestions
+from prefdist.objectives.registry import FAMILIES
+from prefdist.plan.graph import Artefact
+from prefdist.plan.rows import read_row
+
+QUESTIONS = "prefdist.training.questions"
+"""Where the examples of a phase of questions are made."""
+APART = 1000
+"""Added to a seed, it names other pairs: those of the reward model that judges, and has seen none that policies learn from."""
+
+
+class Trainings:
+    """`base` is π₀, `preferences` gives the pairs of a seed, `probe` what learning curves are measured on."""
+
+    def __init__(
+        self,
+        text: Artefact,
+        base: Artefact,
+        preferences: Callable[[int], Artefact],
+        reward_model: Run,
+        probe: Artefact | None = None,
+    ) -> None:
+        self.text, self.base, self.preferences, self.probe = text, base, preferences, probe
+        self._reward_model = reward_model
+
+    def trained(self, name: str, run: Run, seed: int) -> Artefact:
+        """A run's model of a seed, trained on that seed's pairs."""
+        row = read_row(run.objective, run.parameters)
+        preferences = self.preferences(seed)
+        code = [FAMILIES[row.family]]
+        inputs = {"text": self.text, "init": self.base, "preferences": preferences}
+        regularised = getattr(row, "regulariser", None) is not None
+        if regularised:
+            code.append(FAMILIES["policy_gradient"])  # where the KL surrogate stands
+        if regularised or row.responses == "policy":
+            inputs["prior"] = self.base
+            code.append("prefdist.training.rollouts")
+        if row.responses == "policy":
+            inputs["reward_model"] = self.reward_model(seed + APART if run.reward_model == "apart" else seed)
+        elif row.family == "preference" and row.score.against == "reference":
+            reference = {"text": self.text, "preferences": preferences, "prior": self.base}
+            inputs["reference"] = Artefact("reference", preferences.name, {}, reference)
+        spec = {
+            "data": {"kind": run.train_on} | ({"label_noise": run.label_noise} if run.label_noise else {}),
+            "objective": row.model_dump(),
+            "optimisation": run.optimisation.model_dump(mode="json"),
+            "rollouts": run.rollouts.model_dump() if run.rollouts else None,
+            "lora": run.lora.model_dump() if run.lora else None,
+            "seed": seed,
+        }
+        if run.optimisation.probe_every:
+            assert self.probe is not None  # the suite was checked
+            inputs["probe"] = self.probe
+        return Artefact("train", f"{name}-seed{seed}", spec, inputs, tuple(code))
+
+    def reward_model(self, seed: int) -> Artefact:
+        """Trained on the pairs of a seed; of seed + APART, on pairs of its own."""
+        return self.trained("reward_model", self._reward_model, seed)
+
+
+def taught(model: Artefact, phases: Sequence[TrainingQuestions], name: str, fraction: float) -> list[Artefact]:
+    """The model and what it is after each phase of questions about a fraction of its text; the last one has the name."""
+    models = [model]
+    for i, phase in enumerate(phases):
+        row = read_row(phase.objective)
+        asked = phase.model_dump(exclude={"objective", "optimisation"})
+        spec = {
+            "data": {"examples": QUESTIONS, "fraction": fraction, **asked},
+            "objective": row.model_dump(),
+            "optimisation": phase.optimisation.model_dump(mode="json"),
+            "seed": 0,
+        }
+        inputs = {"text": model.inputs["text"], "init": models[-1]}
+        phase_name = name if i == len(phases) - 1 else f"{name}-phase{i + 1}"
+        models.append(Artefact("train", phase_name, spec, inputs, (FAMILIES[row.family], QUESTIONS)))
+    return models
