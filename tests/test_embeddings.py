@@ -19,7 +19,6 @@ from prefdist.evaluation.embeddings import LatentSemantic, SentenceTransformers
 VERBS = ("open", "close", "read", "write", "copy", "sort", "parse", "print")
 NOUNS = ("file", "path", "list", "line", "name", "code")
 REFERENCES = [f"{verb.capitalize()} the {noun}." for verb in VERBS for noun in NOUNS]
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +128,7 @@ def pooled_by_hand(folder: Path, text: str, max_tokens: int) -> Any:
 
 def test_sentence_transformers_is_mean_pooling_by_hand(bert: Path) -> None:
     texts = ["Open the file.", "", "Sort the list. Read the line.", "xyz"]
-    embedder = SentenceTransformers(bert, revision=None, max_tokens=16, batch_size=3)
+    embedder = SentenceTransformers(bert, max_tokens=16, batch_size=3)
     expected = np.stack([pooled_by_hand(bert, text, 16) for text in texts])
     found = embedder.embed(texts)
     np.testing.assert_allclose(found, expected, atol=2e-6)  # float32, padded against unpadded
@@ -139,55 +138,18 @@ def test_sentence_transformers_is_mean_pooling_by_hand(bert: Path) -> None:
 
 def test_longer_texts_are_cut_at_max_tokens(bert: Path) -> None:
     text = "Open the file. Close the path. Sort the list."
-    embedder = SentenceTransformers(bert, revision=None, max_tokens=6)
+    embedder = SentenceTransformers(bert, max_tokens=6)
     found = embedder.embed([text, "Open the file."])
     np.testing.assert_allclose(found[0], pooled_by_hand(bert, text, 6), atol=2e-6)
     # [CLS] open the file . [SEP]: six tokens, so nothing of the rest is seen
     np.testing.assert_allclose(found[0], found[1], atol=2e-6)
     assert embedder.identity == {
         "embedder": "sentence_transformers",
-        "model": str(bert),
-        "revision": "local folder",
+        "model": bert.name,
         "max_tokens": 6,
     }
     with pytest.raises(UserError, match="max_tokens is 17, and the model reads 16 at most"):
-        SentenceTransformers(bert, revision=None, max_tokens=17)
-
-
-@pytest.mark.parametrize("revision", [None, "main", "0" * 39, "v1.0"])
-def test_a_hub_model_needs_a_commit(revision: str | None) -> None:
-    with pytest.raises(UserError, match=f"someone/model, revision {revision}: there is no such folder, .* needs the commit"):
-        SentenceTransformers("someone/model", revision=revision, max_tokens=16)
-
-
-def test_a_hub_model_is_that_commit_without_code_and_pickle(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def snapshot_download(repo: str, *, revision: str, allow_patterns: list[str]) -> str:
-        asked.update(repo=repo, revision=revision, patterns=allow_patterns)
-        return str(bert)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    embedder = SentenceTransformers("someone/model", revision=COMMIT, max_tokens=16)
-    assert (asked["repo"], asked["revision"]) == ("someone/model", COMMIT)
-    assert not any(pattern.endswith(("bin", "py", "pt", "*")) for pattern in asked["patterns"])
-    assert embedder.identity["revision"] == COMMIT
-    local = SentenceTransformers(bert, revision=None, max_tokens=16)
-    assert np.array_equal(embedder.embed(REFERENCES[:2]), local.embed(REFERENCES[:2]))
-
-
-def test_offline_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: Any, **__: Any) -> str:
-        raise OSError("no network")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(UserError, match=rf"someone/model, revision {COMMIT}: not available \(no network\)"):
-        SentenceTransformers("someone/model", revision=COMMIT, max_tokens=16)
-
-
-def test_a_folder_has_no_revision(bert: Path) -> None:
-    with pytest.raises(UserError, match="this is a folder; leave the revision out"):
-        SentenceTransformers(bert, revision=COMMIT, max_tokens=16)
+        SentenceTransformers(bert, max_tokens=17)
 
 
 def copied(bert: Path, to: Path) -> Path:
@@ -197,10 +159,10 @@ def copied(bert: Path, to: Path) -> Path:
 def test_pickled_weights_are_refused(bert: Path, tmp_path: Path) -> None:
     folder = copied(bert, tmp_path)
     torch.save({}, folder / "pytorch_model.bin")
-    SentenceTransformers(folder, revision=None, max_tokens=16)  # beside safetensors it is not read
+    SentenceTransformers(folder, max_tokens=16)  # beside safetensors it is not read
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"pytorch_model\.bin: pickled weights"):
-        SentenceTransformers(folder, revision=None, max_tokens=16)
+        SentenceTransformers(folder, max_tokens=16)
 
 
 def test_code_of_a_folder_is_not_run(bert: Path, tmp_path: Path) -> None:
@@ -210,10 +172,10 @@ def test_code_of_a_folder_is_not_run(bert: Path, tmp_path: Path) -> None:
     modules[0]["type"] = "mine.Mine"
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(UserError, match=r"cannot load it \(.*'mine\.Mine'"):
-        SentenceTransformers(folder, revision=None, max_tokens=16)
+        SentenceTransformers(folder, max_tokens=16)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no modules\.json there"):
-        SentenceTransformers(tmp_path, revision=None, max_tokens=16)
+        SentenceTransformers(tmp_path, max_tokens=16)

@@ -252,7 +252,7 @@ class SplSuite(Strict):
             raise ValueError("draws: diversity and shift are measured on samples; say how many")
         if BASE in self.runs or set(self.decoders) & set(self.models):
             raise ValueError(f"runs and decoders have different names, and none is called {BASE}")
-        shift = {"shift.mixture": self.shift.mixture.model_copy(update={"train_on": "both"})} if self.shift else {}
+        shift = {"shift.mixture": self.shift.mixture} if self.shift else {}
         of_pairs = {"reward_model": self.reward_model} if self.reward_model else {}
         for where, run in ({f"runs.{name}": run for name, run in self.runs.items()} | shift | of_pairs).items():
             check_objective(where, run)
