@@ -25,7 +25,7 @@ for _suite in SUITES:  # a target for each file of workflow/suites; `testbed` is
         localrule: True
 
 
-include: "workflow/rules/text.smk"  # documented functions of the standard library, tokenizer, data card
+include: "workflow/rules/text.smk"  # documented functions or word problems, tokenizer, data card
 include: "workflow/rules/train.smk"  # π*, π₀, reward models and every method: one loop
 include: "workflow/rules/preferences.smk"  # pairs from π₀ labelled by π*; their log-probabilities under π₀
 include: "workflow/rules/evaluate.smk"  # baselines, reward-model calibration, policies against the known target

@@ -141,7 +141,8 @@ def shrunk(name: str, folder: Path) -> SplSuite:
         mapping["diversity"]["embedder"] = {"folder": str(bert_folder(folder)), "max_tokens": 16}
         mapping["shift"]["pairs"] = 4
         mapping["shift"]["mixture"]["optimisation"] |= STEPS
-        mapping["tax"] |= {"texts": 3, "tasks": {"gsm8k": 1}, "task_folder": str(write_tasks(folder / "tasks")), "limit": 3}
+        mapping["tax"] = {"texts": 3}
+        mapping["benchmarks"] = {"tasks": {"gsm8k": 1}, "folder": str(write_tasks(folder / "tasks")), "limit": 3}
     else:
         problems = mapping["best_of_n"]["problems"]
         problems["problems"] = 2

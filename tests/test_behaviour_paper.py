@@ -291,7 +291,7 @@ def test_shift(instruct: Made) -> None:
     assert {row["reward"] for row in slopes} == {"none", "own", "judge"}
 
 
-def test_tax(instruct: Made) -> None:
+def test_tax_and_benchmarks(instruct: Made) -> None:
     """Chosen answers a token, by transformers; three documents of the task, right or wrong."""
     root, found = instruct
     base = Plain(root / named(found, "model", "base").path)
@@ -303,7 +303,7 @@ def test_tax(instruct: Made) -> None:
         reference = rows[prompt_id]["reference"]
         ids = [*base.tokenizer(reference, add_special_tokens=False).input_ids, base.tokenizer.eos_token_id]
         assert value == pytest.approx(-base.logp(rows[prompt_id]["prompt"], ids) / len(ids), abs=NATS)
-    accuracy = metric(root, artefact, "gsm8k/acc,none")
+    accuracy = metric(root, named(found, "benchmarks", "base"), "gsm8k/acc,none")
     assert accuracy.keys() == {f"gsm8k/{i}" for i in range(3)} and set(accuracy.values()) <= {0.0, 1.0}
 
 

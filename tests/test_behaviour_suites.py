@@ -174,6 +174,7 @@ def test_a_dry_run_of_the_paper_suites(tmp_path: Path) -> None:
         "diversity": models + decoders,
         "shift": models,
         "tax": models,
+        "benchmarks": models,
         "calibration": 1 + len(second["runs"]),
         "best_of_n": 2 * solvers,
         "spl_results": 3,

@@ -195,7 +195,7 @@ def test_groups_are_submitted_together(tmp_path: Path) -> None:
     assert classes.submissions({"train": 3, "evaluate": 4, "calibrate": 1}) == 3 + 2
 
 
-@pytest.mark.parametrize("suite", ["pad", "pad_testbed", "testbed", "exact", "spl", "spl_best_of_n", "spl_testbed"])
+@pytest.mark.parametrize("suite", ["pad", "pad_testbed", "testbed", "arithmetic", "exact", "spl", "spl_best_of_n"])
 @pytest.mark.parametrize("local", [True, False])
 def test_tables_fit_the_terminal(checkout: Path, suite: str, local: bool) -> None:
     planned = plan(load_suite(suite, ROOT), ROOT)
@@ -212,7 +212,7 @@ def test_tables_fit_the_terminal(checkout: Path, suite: str, local: bool) -> Non
         "spl_best_of_n": "mistral-7b-sft-beta",
     }
     assert all((f"{model} is not fetched yet" in said) == (suite == of) for of, model in unknown.items())
-    assert ("documents of the tasks gsm8k, mmlu," in said) == (suite == "spl")
+    assert ("documents of the benchmarks gsm8k, mmlu," in said) == (suite == "spl")
 
 
 def test_a_disk_that_is_too_small_and_a_limit_that_is_too_short_are_said(smoke: Plan) -> None:

@@ -149,9 +149,9 @@ def test_trainings_and_reference_on_pairs_of_a_dataset(paper: tuple[Plan, Facts]
 
 def test_what_is_not_known_is_said(paper: tuple[Plan, Facts], tmp_path: Path) -> None:
     made, facts = paper
-    tax = named(made, "tax", "dpo")
-    with pytest.raises(UnknownWork, match=r"the documents of the tasks gsm8k, mmlu, .* are not counted"):
-        work_of(tax, facts)
+    benchmarks = named(made, "benchmarks", "dpo")
+    with pytest.raises(UnknownWork, match=r"the documents of the benchmarks gsm8k, mmlu, .* are not counted"):
+        work_of(benchmarks, facts)
     elsewhere = Facts(tmp_path / "elsewhere")
     with pytest.raises(UnknownWork, match=r"mistralai/Mistral-7B-Instruct-v0\.2 is not fetched yet"):
         work_of(named(made, "diversity", "dpo"), elsewhere)

@@ -15,7 +15,7 @@ from prefdist.config_pad import MAX_OPTIONS, StoredModel, TrainingQuestions
 
 BASE = "base"
 """The name of π₀ among the runs."""
-MEASURES = ("diversity", "shift", "repeats", "calibration", "best_of_n", "tax")
+MEASURES = ("diversity", "shift", "repeats", "calibration", "best_of_n", "tax", "benchmarks")
 """Sections of a suite: what is measured, each by a stage of its own."""
 
 
@@ -172,11 +172,16 @@ class BestOfN(Strict):
 
 
 class Tax(Strict):
-    """What an alignment costs elsewhere: text, questions, problems, academic benchmarks."""
+    """What an alignment costs elsewhere: perplexity of text. Questions and problems are measured by themselves."""
 
-    texts: int = Field(gt=0, description="held-out references whose perplexity is measured")
-    tasks: dict[str, int] = Field({}, description="tasks of lm-evaluation-harness -> shots")
-    task_folder: str | None = Field(None, description="folder with YAML files of tasks of one's own")
+    texts: int = Field(gt=0, description="held-out references")
+
+
+class Benchmarks(Strict):
+    """Academic benchmarks of lm-evaluation-harness."""
+
+    tasks: dict[str, int] = Field(min_length=1, description="task or group of tasks -> shots")
+    folder: str | None = Field(None, description="folder with YAML files of tasks of one's own")
     limit: int | None = Field(None, gt=0, description="documents a task")
 
 
@@ -184,7 +189,7 @@ class PolicyAblation(Strict):
     """Policies that differ in one thing."""
 
     title: str
-    measure: Literal["diversity", "shift", "calibration", "best_of_n", "tax"] = "diversity"
+    measure: Literal["diversity", "shift", "calibration", "best_of_n", "tax", "benchmarks"] = "diversity"
     policies: dict[str, str] = Field(description="value of what differs -> run or decoder", min_length=2)
 
 
@@ -209,6 +214,7 @@ class SplSuite(Strict):
     calibration: Calibration | None = None
     best_of_n: BestOfN | None = None
     tax: Tax | None = None
+    benchmarks: Benchmarks | None = None
     ablations: dict[str, PolicyAblation] = Field(default_factory=dict)
 
     @property

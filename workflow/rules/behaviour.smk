@@ -163,6 +163,21 @@ rule tax:
         "prefdist make artefacts/tax/{wildcards.name} --suite {params.suite} 2> {log}"
 
 
+rule benchmarks:
+    input:
+        inputs("benchmarks"),
+    output:
+        update("artefacts/benchmarks/{name}/provenance.json"),
+    log:
+        "logs/benchmarks/{name}.log",
+    threads: 1
+    params:
+        code=code("benchmarks"),
+        suite=suite("benchmarks"),
+    shell:
+        "prefdist make artefacts/benchmarks/{wildcards.name} --suite {params.suite} 2> {log}"
+
+
 rule spl_results:
     input:
         inputs("spl_results"),

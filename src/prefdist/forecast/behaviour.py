@@ -104,13 +104,16 @@ def best_of_n(a: Artefact, facts: Facts) -> Work:
 
 
 def tax(a: Artefact, facts: Facts) -> Work:
-    """Held-out references. UnknownWork with tasks of lm-evaluation-harness, whose documents are not known before they run."""
-    if a.spec["tasks"]:
-        raise UnknownWork(f"the documents of the tasks {', '.join(a.spec['tasks'])} are not counted")
+    """Held-out references."""
     lengths, size = facts.lengths(a), facts.size(a.inputs[f"policy/{a.spec['seeds'][0]}"])
     texts = lengths.available("test", a.spec["texts"])
     once = scored(size, texts, lengths.prompt, lengths.response(2**31), 1) + stored(texts, METRIC_BYTES)
     return once * len(a.spec["seeds"])
+
+
+def benchmarks(a: Artefact, facts: Facts) -> Work:
+    """UnknownWork: the documents of lm-evaluation-harness are not known before they are fetched."""
+    raise UnknownWork(f"the documents of the benchmarks {', '.join(a.spec['tasks'])} are not counted")
 
 
 def labelled(made: Artefact, facts: Facts) -> tuple[float, int]:
@@ -143,4 +146,5 @@ FORMULAS: dict[str, Formula] = {
     "calibration": calibration,
     "best_of_n": best_of_n,
     "tax": tax,
+    "benchmarks": benchmarks,
 }

@@ -136,6 +136,10 @@ class Behaviour:
         inputs = {"text": self.text} | {f"policy/{seed}": self.model(name, seed) for seed in self.suite.seeds}
         return self.suite.tax.model_dump(), inputs, ()
 
+    def _benchmarks(self, name: str) -> tuple[dict[str, Any], dict[str, Artefact], tuple[str, ...]]:
+        assert self.suite.benchmarks is not None  # the suite was checked
+        return self.suite.benchmarks.model_dump(), {f"policy/{seed}": self.model(name, seed) for seed in self.suite.seeds}, ()
+
     def _measures(self) -> list[str]:
         return [measure for measure in MEASURES if getattr(self.suite, measure) is not None]
 
