@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefdist.behaviour.diversity import Judges
-from prefdist.behaviour.draws import read_draws
+from prefdist.behaviour.draws import Row, read_draws
 from prefdist.data import tables
 from prefdist.evaluation import shift
 from prefdist.exact.closed_forms import Equation, optimum
@@ -82,14 +82,18 @@ def _of_samples(
         # π ∝ π₀^{b/a}·e^{r/a} is π₀ tilted by (r + (b − a)·log π₀)/a.
         tilting = [r + (equation.b - equation.a) * l for r, l in zip(rewards["base"], base_logps, strict=True)]
         found["tpm_reward_tilted"] = shift.tilted_mass(tilting, centred["base"], beta=equation.a).shift.tpm
-    sides = {side: load_frozen(of_seed[side]) for side in ("chosen", "rejected", "both")}
-    of_own, of_other = (
-        {side: _arrays(judges.logps(model, rows)) for side, model in sides.items()} for rows in (draws, of_base)
-    )
+    sides = {side: _under(judges, of_seed[side], draws, of_base) for side in ("chosen", "rejected", "both")}
+    of_own, of_other = ({side: logps[i] for side, logps in sides.items()} for i in (0, 1))
     responsibility = [shift.responsibility(of["chosen"], of["rejected"]) for of in (of_own, of_other)]
     moved = shift.mass_shift(*responsibility)
     fit = shift.mixture_fit(of_other["both"], of_other["chosen"], of_other["rejected"])
     return names, found | {"tpm_sft": moved.tpm, "tpm_sft_0": moved.alpha, "fit_sft": fit}
+
+
+def _under(judges: Judges, folder: Path, *draws: dict[str, list[Row]]) -> list[Arrays]:
+    """Log-probabilities of several sets of samples under a model that is gone afterwards: several may not fit together."""
+    model = load_frozen(folder)
+    return [_arrays(judges.logps(model, rows)) for rows in draws]
 
 
 class _Pairs:
