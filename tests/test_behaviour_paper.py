@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefdist.data import tables
+from prefdist.exports.export import export_data
 from prefdist.plan import Artefact, Plan
 
 pytestmark = pytest.mark.slow
@@ -375,3 +376,20 @@ def test_outcomes(suite: str, request: pytest.FixtureRequest) -> None:
         splits.add(json.dumps(split))
     assert len(splits) == 1, "problems are as difficult for all policies"
     assert len(found.of_stage("best_of_n")) > 2
+
+
+def test_data_to_be_shared(zephyr: Made, tmp_path: Path) -> None:
+    """Each table once, under names of its own: the suite's prompts above, the judge's and those of problems beside them."""
+    root, found = zephyr
+    export_data(found, root, tmp_path / "data")
+    index = json.loads((tmp_path / "data" / "index.json").read_text())
+    draws = {f"draws/{artefact.name}.parquet" for artefact in found.of_stage("draws")}
+    assert index.keys() == draws | {
+        "prompts.parquet",
+        *(f"prompts/{name}.parquet" for name in ("judge", "gsm8k")),
+        *(f"preferences/{name}.parquet" for name in ("policies", "judge")),
+        "logps/policies.parquet",
+        *(f"choices/{name}.parquet" for name in ("mmlu", "truthfulqa")),
+    }
+    assert index["prompts.parquet"]["artefact"].startswith("policies-")
+    assert index["prompts/gsm8k.parquet"]["rows"] == len(GSM8K)
