@@ -149,6 +149,8 @@ class Behaviour:
         spec: dict[str, Any] = {"suite": suite.suite, "seeds": suite.seeds, "measured": measured, "families": families}
         if suite.calibration is not None:
             spec["bins"] = suite.calibration.bins
+        if suite.best_of_n is not None:
+            spec |= suite.best_of_n.model_dump(include={"easy", "medium"})
         return Artefact("spl_results", suite.suite, spec, inputs)
 
     def ablation(self, name: str) -> Artefact:
@@ -157,7 +159,10 @@ class Behaviour:
         inputs = {
             f"{ablation.measure}/{policy}": self.measure(ablation.measure, policy) for policy in ablation.policies.values()
         }
-        spec = {"name": name, "title": ablation.title, "measure": ablation.measure, "runs": ablation.policies}
+        spec: dict[str, Any] = {"name": name, "title": ablation.title, "measure": ablation.measure, "runs": ablation.policies}
+        if ablation.measure == "calibration":
+            assert self.suite.calibration is not None  # the suite was checked
+            spec["bins"] = self.suite.calibration.bins
         return Artefact("ablation", f"{self.suite.suite}-{name}", spec, inputs)
 
     def _family(self, decoder: Decoder) -> str:
