@@ -10,9 +10,13 @@ from typing import Any
 
 from prefdist.data import tables
 from prefdist.paths import TIMINGS
+from prefdist.results import figures_answers, figures_behaviour, figures_distillation, figures_shift
 from prefdist.results.ablation import measured_rows
-from prefdist.results.behaviour_tables import write_behaviour
+from prefdist.results.behaviour_tables import read_rows, write_behaviour
+from prefdist.results.calibration import grouped_answers
 from prefdist.results.manifest import write_manifest
+from prefdist.results.metrics_behaviour import bare, measure_of, panel_metrics
+from prefdist.results.tables import Cell, read_csv
 
 SLOPES = ("run", "seed", "reward", "slope", "low", "high", "r_squared", "prompts")
 TAILS = ("run", "seed", "n", "n_not_finite", "minimum")
@@ -24,7 +28,8 @@ Row = dict[str, Any]
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
     """Everything that results/<suite>/<version> holds."""
     _write_rows(spec["measured"], inputs, out)
-    write_behaviour(spec, out, out)
+    cells = write_behaviour(spec, out, out)
+    _draw(spec, cells, out)
     _write_costs(inputs, out / "cost.csv")
     card = inputs["text"] / "card.md"
     if card.is_file():
@@ -54,6 +59,37 @@ def _write_rows(measured: dict[str, list[str]], inputs: dict[str, Path], out: Pa
         _write_csv(out / "tails.csv", (*TAILS, *tails[0]["rejected"]["quantiles"]), tails)
     if "repeats" in folders:
         _write_csv(out / "fits.csv", FITS, _read(folders["repeats"], "fits.json"))
+
+
+def _draw(spec: dict[str, Any], cells: list[Cell], out: Path) -> None:
+    """The figures of what was measured."""
+    look = figures_behaviour.Look(spec["families"], spec["sweeps"])
+    of_measure = {name: [cell for cell in cells if measure_of(cell["metric"]) == name] for name in spec["measured"]}
+    if "diversity" in of_measure:
+        figures_behaviour.quality_diversity(of_measure["diversity"], look, out / "quality_diversity")
+        figures_behaviour.main_quality_diversity(of_measure["diversity"], look, out / "quality_diversity_main")
+    if "shift" in of_measure:
+        figures_shift.shift(of_measure["shift"], read_rows(out / "slopes.csv"), out / "shift")
+    if "repeats" in of_measure:
+        figures_shift.repeats(of_measure["repeats"], read_rows(out / "fits.csv"), out / "repeats")
+    if "best_of_n" in of_measure:
+        figures_answers.coverage(read_csv(out / "coverage.csv"), look, out / "coverage")
+    if "calibration" in of_measure:
+        _draw_calibration(of_measure["calibration"], spec["bins"], out)
+
+
+def _draw_calibration(cells: list[Cell], bins: int, out: Path) -> None:
+    """Of each set of questions, reliability and scores of every run."""
+    answers = grouped_answers(tables.read_table(out / "answers.parquet", tables.ANSWERS))
+    shown = panel_metrics(cells, "calibration", bins)
+    for choices in dict.fromkeys(choices for _, choices in answers):
+        of_set = {run: of_seeds for (run, name), of_seeds in answers.items() if name == choices}
+        key = f"{choices}/ece_width_{bins}"
+        errors = {cell["run"]: cell["estimate"] for cell in cells if cell["metric"] == key}
+        figures_answers.reliabilities(of_set, errors, bins, out / f"reliability-{choices}")
+        scores = [bare(one) for one in shown if one.key.rpartition("/")[0] == choices]
+        title = f"{choices}: estimates with 95 % intervals"
+        figures_distillation.panels(cells, out / f"calibration-{choices}", title=title, metrics=scores)
 
 
 def _read(folders: dict[str, Path], name: str) -> list[Row]:

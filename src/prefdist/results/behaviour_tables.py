@@ -53,7 +53,7 @@ def write_behaviour(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
         _write_problems(spec, rows, out)
     for name, write in {"slopes": write_slopes, "fits": write_fits}.items():
         if (rows / f"{name}.csv").is_file():
-            write(_read(rows / f"{name}.csv"), out / f"{name}.md")
+            write(read_rows(rows / f"{name}.csv"), out / f"{name}.md")
     against = {measure: first_run(runs) for measure, runs in spec["measured"].items()}
     wanted = {measure: (run, main_metrics(names, measure)) for measure, run in against.items()}
     write_comparisons(measured, wanted, out / "comparisons.md")
@@ -112,7 +112,8 @@ def write_fits(rows: Sequence[dict[str, str]], file: Path) -> None:
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _read(file: Path) -> list[dict[str, str]]:
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """Rows of slopes.csv or fits.csv, as they are written."""
     with file.open(newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
 

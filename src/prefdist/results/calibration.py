@@ -1,8 +1,8 @@
 """Calibration of answers to multiple-choice questions, from rows of ANSWERS: what no single question has, and its table.
 
 Calibration errors and AUROC are of all questions of a seed together and averaged over seeds; their intervals are over
-questions, the same resampled ones for all seeds, whose models are fixed. Accuracy, NLL and Brier score are means of metric rows, with
-intervals over questions × seeds, as everywhere.
+questions, the same resampled ones for all seeds, whose models are fixed. Accuracy, NLL and Brier score are means of metric
+rows, with intervals over questions × seeds, as everywhere.
 """
 
 from collections.abc import Sequence

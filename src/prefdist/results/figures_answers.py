@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -28,7 +29,7 @@ def reliabilities(answers: Mapping[str, Sequence[Answers]], errors: Mapping[str,
     """
     columns = min(_COLUMNS, len(answers))
     lines = -(-len(answers) // columns)
-    width, height = 0.65 + 1.75 * columns, 0.75 + 2.2 * lines
+    width, height = 0.65 + 1.75 * columns, 0.9 + 2.2 * lines
     with matplotlib.rc_context(RC):
         figure = new_figure(width, height)
         outer = figure.add_gridspec(
@@ -37,16 +38,15 @@ def reliabilities(answers: Mapping[str, Sequence[Answers]], errors: Mapping[str,
             left=0.6 / width,
             right=1 - 0.15 / width,
             bottom=0.65 / height,
-            top=1 - 0.25 / height,
+            top=1 - 0.4 / height,
             wspace=0.14,
-            hspace=0.3,
+            hspace=0.36,
         )
         for number, (run, of_seeds) in enumerate(answers.items()):
             inner = outer[number // columns, number % columns].subgridspec(2, 1, height_ratios=(4, 1), hspace=0.08)
             above, below = (figure.add_subplot(inner[i]) for i in (0, 1))
             _draw_reliability(above, below, of_seeds, bins)
-            above.set_title(run, fontsize=8)
-            above.text(0.04, 0.94, f"ECE {errors[run]:.3f}", transform=above.transAxes, fontsize=7.5, va="top")
+            above.set_title(f"{run}\nECE {errors[run]:.3f}", fontsize=8)
             above.tick_params(labelbottom=False, labelleft=number % columns == 0)
             below.tick_params(labelbottom=number + columns >= len(answers))
         figure.supxlabel("probability of the answer", fontsize=8.5, y=0.3 / height)
@@ -66,7 +66,9 @@ def _draw_reliability(above: Axes, below: Axes, of_seeds: Sequence[Answers], bin
     above.plot([0, 1], [0, 1], color=PALE, lw=1, ls="--", zorder=0)
     above.vlines(x, np.minimum(x, y), np.maximum(x, y), color=COLOURS[1], lw=3, alpha=0.3)
     above.plot(x, y, color=COLOURS[0], marker="o", ms=4, lw=1.2)
-    below.bar(found.edges[:-1], found.count / found.count.sum(), np.diff(found.edges), align="edge", color=COLOURS[5], ec="white")
+    below.bar(
+        found.edges[:-1], found.count / found.count.sum(), np.diff(found.edges), align="edge", color=COLOURS[5], ec="white"
+    )
     above.set(xlim=(0, 1), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     below.set(xlim=(0, 1), xticks=(0, 0.5, 1), yticks=())
     below.set_xticklabels(("0", "0.5", "1"))
@@ -103,7 +105,7 @@ def coverage(cells: Sequence[Cell], look: Look, out: Path) -> Figure:
         figure.supxlabel("k, answers a problem", fontsize=8.5, y=(below - 0.42) / height)
         styles = [(name, look.colour(name), look.dashes(name)) for name in policies]
         lines = [Line2D([], [], color=colour, ls=ls, lw=1.6, label=name) for name, colour, ls in styles]
-        legend = {"fontsize": 7.5, "ncols": min(columns, len(policies)), "columnspacing": 1.5}
+        legend: Any = {"fontsize": 7.5, "ncols": min(columns, len(policies)), "columnspacing": 1.5}
         figure.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 0.2 / height), borderaxespad=0, **legend)
         seeds = cells[0]["n_seeds"]
         note = f"Means over {seeds} seed{'s' * (seeds > 1)}; bands: 95 % over problems, trained models fixed."

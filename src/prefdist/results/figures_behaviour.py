@@ -6,17 +6,20 @@ Left out: output shift and repeats (`figures_shift.py`), answers to questions an
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from prefdist.results.labels import label_points
 from prefdist.results.metrics_behaviour import DIVERSITY
 from prefdist.results.tables import Cell, MetricSpec
-from prefdist.style import COLOURS, INK, MARKERS, PALE, RC, draw_point, error, new_figure, save, with_estimate
+from prefdist.style import COLOURS, INK, MARKERS, PALE, RC, error, new_figure, save, with_estimate
 
 QUALITY = ("win_rate_base", "reward_apart", "cross_entropy")
 DIVERSE = ("embedding_distance", "ead", "self_bleu", "vendi", "entropy")
@@ -26,6 +29,7 @@ _DASHES = ("-", "--", ":", "-.")
 _MAIN_LABELS = 24
 """Policies that the labelled figure names at most; of more, a sweep names its ends only."""
 
+FloatArray = npt.NDArray[np.float64]
 Table = dict[tuple[str, str], Cell]
 
 
@@ -62,12 +66,12 @@ class Look:
         for sweep in self.sweeps:
             there = [name for name in sweep if name in policies]
             if len(there) > 1:
-                style = {"color": self.colour(sweep[-1]), "ls": self.line_style(sweep), "marker": self.marker(sweep[-1])}
+                style: Any = {"color": self.colour(sweep[-1]), "ls": self.line_style(sweep), "marker": self.marker(sweep[-1])}
                 handles.append(Line2D([], [], lw=1.2, ms=5, label=f"{there[0]} → {there[-1]}", **style))
         for family in dict.fromkeys(self.families.values()):
             members = [name for name in policies if self.families[name] == family]
             if members:
-                shown = {"color": self.colour(members[0]), "marker": self.marker(members[0])}
+                shown: Any = {"color": self.colour(members[0]), "marker": self.marker(members[0])}
                 label = f"{family} ({len(members)})" if len(members) > 1 else f"{family}: {members[0]}"
                 handles.append(Line2D([], [], ls="", ms=9 if members[0] == _BASE else 5, label=label, **shown))
         return handles
@@ -121,6 +125,8 @@ def main_quality_diversity(cells: Sequence[Cell], look: Look, out: Path) -> Figu
         _panel(axes, table, x, y, look, size=6.5)
         axes.set(xlabel=x.heading, ylabel=y.heading)
         label_points(axes, without=inner)
+        for text in axes.texts:
+            text.set_path_effects([withStroke(linewidth=2, foreground="white")])  # sweeps run below names
         figure.text(0.012, 0.012, _note(cells, "the grey line is the best of both"), fontsize=7, va="bottom")
         save(figure, out)
     return figure
@@ -139,16 +145,16 @@ def _panel(axes: Axes, table: Table, x: MetricSpec, y: MetricSpec, look: Look, *
         if len(there) > 1:
             axes.plot(*there.T, color=look.colour(sweep[-1]), ls=look.line_style(sweep), lw=1.1, zorder=1.5)
     for run, (across, up) in points.items():
-        ends = {"xerr": error(table[run, x.key]), "yerr": error(table[run, y.key])}
-        big = 1.9 * size if run == _BASE else size
+        ends: Any = {"xerr": error(table[run, x.key]), "yerr": error(table[run, y.key])}
+        big, order = (1.9 * size, 3) if run == _BASE else (size, 2.5)
         container = axes.errorbar(
-            across, up, color=look.colour(run), marker=look.marker(run), ms=big, elinewidth=0.6, label=run, zorder=2.5, **ends
+            across, up, color=look.colour(run), marker=look.marker(run), ms=big, elinewidth=0.6, label=run, zorder=order, **ends
         )
         for bars in container[2]:
             bars.set_alpha(0.45)
 
 
-def _draw_front(axes: Axes, points: np.ndarray, signs: Sequence[float]) -> None:
+def _draw_front(axes: Axes, points: FloatArray, signs: Sequence[float]) -> None:
     """Steps through the points that no other one beats in both."""
     best = front(points * signs) * signs
     corners = [best[0]]
@@ -157,17 +163,17 @@ def _draw_front(axes: Axes, points: np.ndarray, signs: Sequence[float]) -> None:
     axes.plot(*np.array(corners).T, color=PALE, lw=3.5, alpha=0.6, zorder=0.5, solid_joinstyle="round")
 
 
-def front(points: np.ndarray) -> np.ndarray:
+def front(points: FloatArray) -> FloatArray:
     """Of points [n, 2], where more is better, those that none beats in both; by falling first coordinate."""
     order = points[np.lexsort((-points[:, 1], -points[:, 0]))]
     highest = np.maximum.accumulate(np.concatenate([[-np.inf], order[:-1, 1]]))
-    found: np.ndarray = order[order[:, 1] > highest]
+    found: FloatArray = order[order[:, 1] > highest]
     return found
 
 
-def _legend(figure: Figure, grid: np.ndarray, handles: list[Line2D], *, beside: bool) -> None:
+def _legend(figure: Figure, grid: npt.NDArray[np.object_], handles: list[Line2D], *, beside: bool) -> None:
     """Where the last row has room, or above all."""
-    style = {"fontsize": 7.5, "handletextpad": 0.5, "columnspacing": 1.5}
+    style: dict[str, Any] = {"fontsize": 7.5, "handletextpad": 0.5, "columnspacing": 1.5}
     if beside:
         last, above = grid[-1, 0].get_position(), grid[-2, -1].get_position()
         left, room = last.x1 + 0.03, above.x1 - last.x1 - 0.03

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,9 +16,9 @@ from prefdist.results.tables import Cell
 from prefdist.style import COLOURS, MARKERS, PALE, RC, draw_point, error, new_figure, save, with_estimate
 
 _MASSES = {
-    "known win rate": (None, "tpm_win", None),
+    "by known wins": (None, "tpm_win", None),
     "by r̂ (D3)": ("tpm_reward_0", "tpm_reward", "tpm_reward_tilted"),
-    "by two SFT models (D1)": ("tpm_sft_0", "tpm_sft", None),
+    "by SFT (D1)": ("tpm_sft_0", "tpm_sft", None),
 }
 """Definition -> metrics of π₀, of the policy and of π₀ tilted by the policy's optimum; the known win rate of π₀ is ½."""
 _RATIOS = {"log_ratio_chosen": "chosen", "log_ratio_rejected": "rejected"}
@@ -107,11 +108,11 @@ def repeats(cells: Sequence[Cell], fits: Sequence[Numbers], out: Path) -> Figure
     policies = list(dict.fromkeys(run for run, *_ in found))
     counts = sorted({int(k) for *_, k in found})
     titles = [next(spec.heading for spec in REPEATS if spec.key == name) for name in _FIRST_TOKEN] + list(_FITS.values())
-    width, height = 9.4, 0.85 + 1.35 * len(policies)
+    width, height = 9.4, 0.95 + 1.35 * len(policies)
     with matplotlib.rc_context(RC):
         figure = new_figure(width, height)
         grid = figure.subplots(len(policies), len(titles), sharex=True, squeeze=False)
-        edges = {"left": 0.75 / width, "right": 1 - 0.12 / width, "bottom": 0.62 / height, "top": 1 - 0.5 / height}
+        edges = {"left": 0.75 / width, "right": 1 - 0.12 / width, "bottom": 0.72 / height, "top": 1 - 0.5 / height}
         figure.subplots_adjust(**edges, wspace=0.28, hspace=0.22)
         for row, policy in zip(grid, policies, strict=True):
             for axes, name in zip(row, _FIRST_TOKEN, strict=False):
@@ -125,13 +126,15 @@ def repeats(cells: Sequence[Cell], fits: Sequence[Numbers], out: Path) -> Figure
             axes.tick_params(labelsize=7)
             axes.set_xticks(range(len(counts)), [str(k) for k in counts])
         figure.align_ylabels(grid[:, 0])
-        figure.supxlabel("tokens in front of the prompt, k", fontsize=8.5, y=0.3 / height)
+        figure.supxlabel("tokens in front of the prompt, k", fontsize=8.5, y=0.27 / height)
         lines = [
             Line2D([], [], color=COLOURS[i], marker=MARKERS[i], ms=5, lw=1.3, label=name)
             for i, name in enumerate(("repeats of one token", "random tokens", "text"))
         ]
         figure.legend(handles=lines, loc="upper right", ncols=3, fontsize=8, borderaxespad=0.2)
-        note = f"{counted(cells)}; λ and accuracy: means over seeds, a dot a seed; grey: λ of π and of π₀, accuracy of guessing."
+        note = (
+            f"{counted(cells)}; λ and accuracy: means over seeds, a dot a seed; grey: λ of π and of π₀, accuracy of guessing."
+        )
         figure.text(0.08 / width, 0.06 / height, note, fontsize=7, va="bottom")
         save(figure, out)
     return figure
@@ -143,7 +146,7 @@ def _draw_contexts(axes: Axes, by_context: Mapping[tuple[str, ...], Cell], count
         at = np.arange(len(counts)) + 0.06 * (i - 1)
         values = np.array([[cell[name] for name in ("estimate", "low", "high")] for cell in of_filling])
         bars = np.abs(values[:, 1:] - values[:, :1]).T
-        style = {"color": COLOURS[i], "marker": MARKERS[i], "ms": 4, "lw": 1.2, "elinewidth": 0.8}
+        style: Any = {"color": COLOURS[i], "marker": MARKERS[i], "ms": 4, "lw": 1.2, "elinewidth": 0.8}
         axes.errorbar(at, values[:, 0], yerr=bars, **style)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
 
@@ -183,7 +186,7 @@ def _rows_of_policies(policies: Sequence[str], titles: Sequence[str]) -> tuple[F
 
 
 def _mark(colour: str, marker: str, label: str) -> Line2D:
-    edge = {"mec": colour, "mew": 1.6} if marker == "|" else {}
+    edge: Any = {"mec": colour, "mew": 1.6} if marker == "|" else {}
     return Line2D([], [], ls="", color=colour, marker=marker, ms=6, label=label, **edge)
 
 
