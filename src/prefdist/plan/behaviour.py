@@ -181,8 +181,8 @@ def sweeps(suite: SplSuite) -> list[list[str]]:
     """Policies that differ in one number, which figures join by a line, by that number: each run at token temperatures, and
     runs of one objective that differ in one parameter. A run is in one line of runs, the longest it fits."""
     found = []
-    for run in suite.models:
-        heated = {name: decoder.temperature for name, decoder in suite.policies.items() if _only_heated(decoder, run)}
+    for model in suite.models:
+        heated = {name: decoder.temperature for name, decoder in suite.policies.items() if _only_heated(decoder, model)}
         found.append(sorted(heated, key=heated.__getitem__))
     groups: dict[tuple[str, str], dict[str, float]] = {}
     for name, run in suite.runs.items():

@@ -3,6 +3,7 @@
 Left out: output shift and repeats (`figures_shift.py`), answers to questions and problems (`figures_answers.py`).
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def quality_diversity(cells: Sequence[Cell], look: Look, out: Path) -> Figure:
                     axes.tick_params(labelbottom=True)
         figure.align_ylabels()
         _legend(figure, grid, look.legend(policies), beside=rows[-1].key == LENGTH and len(columns) > 1)
-        figure.text(0.08 / width, 0.08 / height, _note(cells, "the grey line is the best of both"), fontsize=7, va="bottom")
+        figure.text(0.08 / width, 0.08 / height, _note(cells, "grey: no policy is better in both"), fontsize=7, va="bottom")
         save(figure, out)
     return figure
 
@@ -127,7 +128,7 @@ def main_quality_diversity(cells: Sequence[Cell], look: Look, out: Path) -> Figu
         label_points(axes, without=inner)
         for text in axes.texts:
             text.set_path_effects([withStroke(linewidth=2, foreground="white")])  # sweeps run below names
-        figure.text(0.012, 0.012, _note(cells, "the grey line is the best of both"), fontsize=7, va="bottom")
+        figure.text(0.012, 0.012, _note(cells, "grey: no policy is better in both"), fontsize=7, va="bottom")
         save(figure, out)
     return figure
 
@@ -158,7 +159,7 @@ def _draw_front(axes: Axes, points: FloatArray, signs: Sequence[float]) -> None:
     """Steps through the points that no other one beats in both."""
     best = front(points * signs) * signs
     corners = [best[0]]
-    for a, b in zip(best, best[1:], strict=False):
+    for a, b in itertools.pairwise(best):
         corners += [np.array([a[0], b[1]]), b]
     axes.plot(*np.array(corners).T, color=PALE, lw=3.5, alpha=0.6, zorder=0.5, solid_joinstyle="round")
 
@@ -194,7 +195,7 @@ def _present(names: Sequence[str], table: Table) -> list[MetricSpec]:
 
 
 def _note(cells: Sequence[Cell], more: str) -> str:
-    return f"{counted(cells)}; axes point to better (↑ →), {more}."
+    return f"{counted(cells)}; up and right is better; {more}."
 
 
 def counted(cells: Sequence[Cell]) -> str:

@@ -132,9 +132,7 @@ def repeats(cells: Sequence[Cell], fits: Sequence[Numbers], out: Path) -> Figure
             for i, name in enumerate(("repeats of one token", "random tokens", "text"))
         ]
         figure.legend(handles=lines, loc="upper right", ncols=3, fontsize=8, borderaxespad=0.2)
-        note = (
-            f"{counted(cells)}; λ and accuracy: means over seeds, a dot a seed; grey: λ of π and of π₀, accuracy of guessing."
-        )
+        note = f"{counted(cells)}; λ and accuracy: means over seeds, a dot a seed; grey: λ of π and π₀, guessing."
         figure.text(0.08 / width, 0.06 / height, note, fontsize=7, va="bottom")
         save(figure, out)
     return figure
@@ -162,7 +160,7 @@ def _draw_fits(axes: Axes, fits: Sequence[Numbers], name: str, counts: Sequence[
         if shown:
             axes.plot(*np.array(shown).T, color=COLOURS[i], marker=MARKERS[i], ms=4, lw=1.2)
             seeds = np.array([(counts.index(k) + 0.06 * (i - 1), value) for k, value in points])
-            axes.scatter(*seeds.T, s=5, color=COLOURS[i], alpha=0.45, linewidths=0)
+            axes.scatter(seeds[:, 0], seeds[:, 1], s=5, color=COLOURS[i], alpha=0.45, linewidths=0)
     if not axes.lines[1 if name == "accuracy" else 2 :]:
         axes.text(0.5, 0.5, "π and π₀ do not differ", transform=axes.transAxes, ha="center", va="bottom", fontsize=7)
 
