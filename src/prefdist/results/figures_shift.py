@@ -155,10 +155,11 @@ def _draw_fits(axes: Axes, fits: Sequence[Numbers], name: str, counts: Sequence[
         axes.axhline(level, color=PALE, lw=1, zorder=0)
     for i, filling in enumerate(FILLINGS):
         points = [(int(fit["k"]), scale * float(fit[name])) for fit in fits if fit["filling"] == filling and fit[name]]
-        means = [(k, np.mean([value for other, value in points if other == k])) for k in counts]
-        shown = [(counts.index(k) + 0.06 * (i - 1), mean) for k, mean in means if not np.isnan(mean)] if points else []
-        if shown:
-            axes.plot(*np.array(shown).T, color=COLOURS[i], marker=MARKERS[i], ms=4, lw=1.2)
+        there = [k for k in counts if any(k == other for other, _ in points)]
+        means = [np.mean([value for other, value in points if other == k]) for k in there]
+        if there:
+            at = [counts.index(k) + 0.06 * (i - 1) for k in there]
+            axes.plot(at, means, color=COLOURS[i], marker=MARKERS[i], ms=4, lw=1.2)
             seeds = np.array([(counts.index(k) + 0.06 * (i - 1), value) for k, value in points])
             axes.scatter(seeds[:, 0], seeds[:, 1], s=5, color=COLOURS[i], alpha=0.45, linewidths=0)
     if not axes.lines[1 if name == "accuracy" else 2 :]:
