@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from rich.cells import cell_len
 
 from prefdist import artefacts
+from prefdist.config_spl import SplSuite
 from prefdist.data import tables
 from prefdist.errors import UserError
 from prefdist.evaluation.multiple_choice import Answers, metrics, question_rows
 from prefdist.evaluation.significance import compare_all
+from prefdist.plan.behaviour import sweeps
 from prefdist.results import ablation, behaviour, calibration
 from prefdist.results.behaviour_tables import read_rows
 from prefdist.results.calibration import grouped_answers
@@ -30,6 +32,7 @@ from prefdist.results.metrics_behaviour import DIVERSITY, REPEATS, SHIFT, main_m
 from prefdist.results.release import Release, new_record
 from prefdist.results.tables import Cell, read_csv
 from prefdist.results.verify import verify_release
+from prefdist.suites import load_suite
 
 SEEDS = (0, 1)
 POLICIES = ("base", "dpo", "spl", "dpo_hot")
@@ -493,3 +496,17 @@ def test_answers_are_drawn(results: Path, tmp_path: Path) -> None:
     line = next(line for line in figure.axes[0].lines if line.get_label() == "dpo")
     expected = [cell(results, "dpo", f"pass/all/{k}", "coverage")["estimate"] for k in (1, 2, 4)]
     assert np.asarray(line.get_xydata()).T.tolist() == [[1, 2, 4], expected]
+
+
+def test_policies_that_differ_in_one_number_are_one_line() -> None:
+    suite = load_suite("spl_smoke", Path(__file__).resolve().parents[1])
+    assert isinstance(suite, SplSuite)
+    assert sweeps(suite) == [["dpo", "dpo_warm"]]
+    (run,) = (run for name, run in suite.runs.items() if name == "spl")
+    others = {
+        name: run.model_copy(update={"parameters": {"alpha": alpha, "beta": beta}})
+        for name, alpha, beta in [("far", 1.1, 0.1), ("near", 0.11, 0.1), ("small", 0.11, 0.01)]
+    }
+    longer = {"longer": run.model_copy(update={"optimisation": run.optimisation.model_copy(update={"steps": 5})})}
+    more = suite.model_copy(update={"runs": suite.runs | others | longer})
+    assert sweeps(more) == [["dpo", "dpo_warm"], ["near", "spl", "far"]]
