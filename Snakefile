@@ -20,6 +20,11 @@ rule testbed:
         finals("testbed"),
 
 
+rule arithmetic:
+    input:
+        finals("arithmetic"),
+
+
 rule exact:
     input:
         finals("exact"),
@@ -37,12 +42,13 @@ rule pad:
 
 localrules:
     testbed,
+    arithmetic,
     exact,
     pad_testbed,
     pad,
 
 
-include: "workflow/rules/text.smk"  # documented functions of the standard library, tokenizer, data card
+include: "workflow/rules/text.smk"  # documented functions or word problems, tokenizer, data card
 include: "workflow/rules/train.smk"  # π*, π₀, reward models and every method: one loop
 include: "workflow/rules/preferences.smk"  # pairs from π₀ labelled by π*; their log-probabilities under π₀
 include: "workflow/rules/evaluate.smk"  # baselines, reward-model calibration, policies against the known target

@@ -47,6 +47,7 @@ SPEC: dict[str, Any] = {
         "calibration": list(MODELS),
         "best_of_n": list(MODELS),
         "tax": list(MODELS),
+        "benchmarks": list(MODELS),
     },
     "families": {"base": "π₀", "dpo": "DPO", "spl": "SPL", "dpo_hot": "temperature"},
     "sweeps": [["dpo", "dpo_hot"]],
@@ -126,8 +127,10 @@ def write_measure(out: Path, measure: str, run: str) -> None:
             found += [{"seed": seed, "reward": who, **slope} for seed in SEEDS for who in ("own", "judge", "known")]
         (out / "slopes.json").write_text(json.dumps(found))
     else:
-        every = {"diversity": [spec.key for spec in DIVERSITY], "tax": ["text_nll", "arc_easy/acc,none"]}
+        diversity = [spec.key for spec in DIVERSITY]
+        every = {"diversity": diversity, "tax": ["text_nll"], "benchmarks": ["arc_easy/acc,none"]}
         metric_rows = rows(run, every[measure])
+        (out / "tasks.json").write_text('[{"seed": 0, "versions": {"arc_easy": 1.0}}]')
     tables.write_table(out / "metrics.parquet", metric_rows, tables.METRICS)
 
 
@@ -191,6 +194,8 @@ def test_what_the_stage_leaves(results: Path) -> None:
         "calibration-made",
     )
     assert names >= {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")}
+    told = json.loads((results / "benchmarks.json").read_text())
+    assert told[1] == {"run": "dpo", "seed": 0, "versions": {"arc_easy": 1.0}}
     assert (results / "data_card.md").read_text() == "# Card\n"
     lines = (results / "cost.csv").read_text().splitlines()
     assert lines == ["run,seed,steps,tokens,seconds", *(f"{run},{seed},2,24,3.5" for run in ("dpo", "spl") for seed in SEEDS)]
@@ -312,7 +317,7 @@ def test_comparisons_are_with_the_first_run_and_corrected(results: Path) -> None
     assert lines["base"] == "-1.0 [-1.0, -1.0] | 0.031 | 0.094"
     assert "dpo" not in lines
     assert "## repeats" not in text
-    assert "## tax: arc_easy: acc ↑ (%), against `dpo`" in text
+    assert "## benchmarks: arc_easy: acc ↑ (%), against `dpo`" in text
 
 
 def test_comparing_with_one_run_is_part_of_comparing_all() -> None:
@@ -378,7 +383,8 @@ def test_the_terminal_shows_what_there_is_room_for(release: Release, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("measure", "metric"), [("calibration", "made/ece_width_4"), ("best_of_n", "pass_at_1"), ("tax", "arc_easy/acc,none")]
+    ("measure", "metric"),
+    [("calibration", "made/ece_width_4"), ("best_of_n", "pass_at_1"), ("benchmarks", "arc_easy/acc,none")],
 )
 def test_ablations_of_any_measure(
     inputs: dict[str, Path], results: Path, tmp_path: Path, measure: str, metric: str, capsys: pytest.CaptureFixture[str]
@@ -406,8 +412,8 @@ def test_names_tell_what_measured_them() -> None:
         "sequence_kl/text/16": "repeats",
         "mmlu/accuracy": "calibration",
         "mmlu/ece_mass_15": "calibration",
-        "mmlu/acc,none": "tax",
-        "group/gsm8k/exact_match,strict-match": "tax",
+        "mmlu/acc,none": "benchmarks",
+        "group/gsm8k/exact_match,strict-match": "benchmarks",
         "pass_at_1": "best_of_n",
     }
     assert {name: measure_of(name) for name in told} == told
@@ -415,7 +421,7 @@ def test_names_tell_what_measured_them() -> None:
         measure_of("mmlu/size")
     (spec,) = specs(["gsm8k/exact_match,strict-match"])
     assert spec.heading == "gsm8k: exact match, strict-match ↑ (%)"
-    assert [spec.key for spec in main_metrics(told, "tax")] == ["mmlu/acc,none", "group/gsm8k/exact_match,strict-match"]
+    assert [spec.key for spec in main_metrics(told, "benchmarks")] == ["mmlu/acc,none", "group/gsm8k/exact_match,strict-match"]
 
 
 LOOK = Look(SPEC["families"], SPEC["sweeps"])

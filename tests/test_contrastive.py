@@ -77,7 +77,7 @@ def test_samples_have_the_law_of_two_plain_models(contrast: Contrast, models: tu
     for prompt, samples in zip(PROMPTS, drawn, strict=True):
         for s in samples:
             steps = [by_hand(models, prompt + s.token_ids[:t], contrast)[token] for t, token in enumerate(s.token_ids)]
-            assert s.logp == pytest.approx(float(sum(steps)), abs=BUDGET * CLOSE)
+            assert [s.logp, s.logq] == pytest.approx([float(sum(steps))] * 2, abs=BUDGET * CLOSE)
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
@@ -113,9 +113,8 @@ def test_generate_with_several_sequences_and_beams(models: tuple[Any, Any]) -> N
         ids = beams.sequences[row, -BUDGET:].tolist()
         # Beams add up what the processor returns, which is not normalised.
         of_policy, of_reference = (plain_logps(model, prompt, ids) for model in models)
-        assert float(beams.sequences_scores[row]) == pytest.approx(
-            float((contrast.a * of_policy - contrast.b * of_reference).sum()), abs=BUDGET * CLOSE
-        )
+        expected = float((contrast.a * of_policy - contrast.b * of_reference).sum())
+        assert float(beams.sequences_scores[row]) == pytest.approx(expected, abs=BUDGET * CLOSE)
 
 
 def test_the_ends(models: tuple[Any, Any]) -> None:
@@ -185,8 +184,11 @@ def test_refused(models: tuple[Any, Any], tmp_path: Path) -> None:
         Contrast(1, 0, 1.5)
     other = load_policy(gemma2_folder(tmp_path / "other"))
     assert other.config.vocab_size != models[0].config.vocab_size
-    with pytest.raises(UserError, match=r"policy has \d+ tokens and .*other has \d+; take two models of one tokenizer"):
+    message = rf"has {models[0].config.vocab_size} tokens and the reference .*other has \d+; take two models of one tokenizer"
+    with pytest.raises(UserError, match=message):
         Pair(models[0], other, Contrast(1, 0))
+    with pytest.raises(UserError, match=message):
+        generated(models[0], processor_of(other, Contrast(1, 0)), do_sample=False)
 
 
 def test_the_shorter_context_counts(models: tuple[Any, Any], tmp_path: Path) -> None:

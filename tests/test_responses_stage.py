@@ -70,7 +70,8 @@ def test_tokens_follow_the_nucleus(temperature: float, top_p: float) -> None:
     warped = TopPLogitsWarper(top_p)(torch.zeros(1, 1), (logits / temperature).unsqueeze(0))[0]
     assert set(counts) == set(warped.isfinite().nonzero().squeeze(-1).tolist())
     expected = logits.double().log_softmax(-1)[tokens]
-    assert torch.allclose(logps, expected, atol=1e-6), "the log-probability is that of the full law at T = 1"
+    assert torch.allclose(logps[:, 0], expected, atol=1e-6), "the log-probability is that of the full law at T = 1"
+    assert logps[:, 1].exp().tolist() == pytest.approx([wanted[token] for token in tokens.tolist()], abs=1e-6)
 
 
 @pytest.mark.parametrize(("top_p", "size"), [(0.5, 1), (0.500001, 2), (0.75, 2), (0.750001, 3), (0.99, 4)])

@@ -1,12 +1,17 @@
 """The law of the next token against transformers' own filters, a definition by sorting, and the sampler of before."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from chat_models import llama3_folder
+from conftest import plain_logps
 from torch import Tensor
 from transformers import LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from prefdist.models import load_policy
 from prefdist.sampling import engine
 from prefdist.sampling.law import ANCESTRAL, Sampler
 
@@ -90,7 +95,7 @@ def test_impossible_tokens_stay_impossible() -> None:
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.2, 0.9), (1.0, 0.5)])
 def test_draws_are_those_of_before_this_law(temperature: float, top_p: float, logits: Tensor) -> None:
-    """The sampler as it was when it knew temperature and top-p alone, written out: equal bits, so that seeds keep their meaning."""
+    """The sampler that knew temperature and top-p alone, written out: equal bits, so that seeds keep their meaning."""
     noise = torch.rand(len(logits), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     logps = logits.log_softmax(-1)
     law = (logps.double() / temperature).softmax(-1)
@@ -104,7 +109,9 @@ def test_draws_are_those_of_before_this_law(temperature: float, top_p: float, lo
     expected = (cumulative <= (noise * cumulative[:, -1]).unsqueeze(-1)).sum(-1)
     tokens, found = engine._draw(logits, noise, sampler)
     assert torch.equal(tokens, expected)
-    assert torch.equal(found, logps[torch.arange(len(logits)), expected].double())
+    rows = torch.arange(len(logits))
+    assert torch.equal(found[:, 0], logps[rows, expected].double())
+    torch.testing.assert_close(found[:, 1], (law / law.sum(-1, keepdim=True))[rows, expected].log(), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +131,28 @@ def test_draws_are_those_of_before_this_law(temperature: float, top_p: float, lo
 def test_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sampler(**options)
+
+
+def test_logq_is_the_law_drawn_from(tmp_path: Path) -> None:
+    """Of whole responses, against plain forward passes and transformers' filters; logp stays that of all tokens at T = 1."""
+    model = load_policy(llama3_folder(tmp_path))
+    prompt, options = [11, 40, 200, 7], {"temperature": 1.3, "top_k": 40, "top_p": 0.9, "min_p": 0.02}
+    (samples,) = engine.sample(
+        model,
+        [prompt],
+        ["k"],
+        num_samples=8,
+        max_new_tokens=6,
+        stop_ids=[3],
+        sampler=Sampler(**options),  # type: ignore[arg-type]
+    )
+    for s in samples:
+        expected = 0.0
+        for t, token in enumerate(s.token_ids):
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + s.token_ids[:t]])).logits[:, -1].double()
+            expected += math.log(float(warped(logits, **options)[0, token]))  # type: ignore[arg-type]
+        # 6 tokens, each the difference of logits in float32; a token at a threshold would be off by far more.
+        assert s.logq == pytest.approx(expected, abs=3e-4)
+        assert s.logp == pytest.approx(float(plain_logps(model, prompt, s.token_ids).sum()), abs=3e-4)
+        assert s.logp < s.logq

@@ -12,6 +12,7 @@ import pytest
 from prefdist.errors import UserError
 from prefdist.evaluation.statistics import (
     brier_score,
+    brier_scores,
     cohen_kappa,
     expected_calibration_error,
     paired_bootstrap,
@@ -142,7 +143,7 @@ def test_win_rate_by_hand() -> None:
     soft = np.array([1.0, 0.0, 0.5, 0.5, 0.75])
     assert result.estimate == pytest.approx(55.0)
     assert result.standard_error == pytest.approx(100.0 * soft.std(ddof=1) / math.sqrt(5))
-    assert (result.n_wins, result.n_wins_base, result.n_draws, result.n_total) == (2, 1, 2, 5)
+    assert (result.n_wins, result.n_wins_base, result.n_draws, result.n_total, result.n_missing) == (2, 1, 2, 5, 2)
 
 
 def test_win_rate_refuses_what_is_no_preference() -> None:
@@ -189,9 +190,17 @@ def test_cohen_kappa_of_a_textbook_table() -> None:
     assert cohen_kappa(a, b) == pytest.approx(0.4)
     assert cohen_kappa(a, a) == 1.0
     assert cohen_kappa([0, 1], [1, 0]) == -1.0
+    assert cohen_kappa(["y", None, (1, 2)], ["y", None, (1, 2)]) == 1.0  # labels of any kind
     assert math.isnan(cohen_kappa([1, 1], [1, 1]))
     with pytest.raises(ValueError, match="same items"):
         cohen_kappa([1], [1, 2])
+
+
+def test_cohen_kappa_where_a_rater_lacks_labels() -> None:
+    # a knows y and n only. Observed 3/5, expected 3/5·2/5 + 2/5·1/5 = 8/25: c and t add nothing.
+    assert cohen_kappa("yyynn", "yyctn") == pytest.approx((3 / 5 - 8 / 25) / (1 - 8 / 25))
+    assert cohen_kappa("yyct", "yyyy") == 0.0  # a rater of one label agrees as chance does
+    assert cohen_kappa("yy", "nn") == 0.0  # no label in common: nothing observed, nothing expected
 
 
 # ---- calibration -----------------------------------------------------------------------------------------------------
@@ -228,7 +237,9 @@ def test_ece_of_a_calibrated_and_of_an_overconfident_forecaster() -> None:
 
 def test_brier_score_by_hand() -> None:
     assert brier_score([[0.7, 0.2, 0.1], [0.0, 0.0, 1.0]], [0, 1]) == pytest.approx((0.09 + 0.04 + 0.01 + 2.0) / 2)
+    assert brier_scores([[0.7, 0.2, 0.1], [0.0, 0.0, 1.0]], [0, 1]) == pytest.approx([0.14, 2.0])
     binary = np.array([0.9, 0.4])
+    assert brier_scores(binary, [1, 1]) == pytest.approx([0.01, 0.36])
     assert brier_score(binary, [1, 1]) == pytest.approx((0.01 + 0.36) / 2)
     assert brier_score(np.stack([1 - binary, binary], axis=1), [1, 1]) == pytest.approx(0.01 + 0.36)
 

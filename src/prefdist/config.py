@@ -200,8 +200,8 @@ def check_objective(where: str, run: Run) -> None:
         raise ValueError(f"{where}: the KL regulariser is on-policy; minibatches and epochs must be 1")
     if on_policy and run.lora is not None and run.lora.lora_dropout:
         raise ValueError(f"{where}: lora.lora_dropout would change the policy that samples; set it to 0")
-    if (run.train_on != "pairs") != (row.family == "likelihood"):
-        raise ValueError(f"{where}.train_on: {run.train_on} does not fit objective {run.objective}")
+    if run.train_on != "pairs" and row.family != "likelihood":
+        raise ValueError(f"{where}.train_on: objective {run.objective} compares pairs, found {run.train_on}; leave it out")
     if run.label_noise and row.responses == "policy":
         raise ValueError(f"{where}.label_noise: objective {run.objective} sees no labels; set it to 0")
     if run.reward_model == "apart" and row.responses != "policy":

@@ -15,7 +15,7 @@ from prefdist.config_pad import MAX_OPTIONS, StoredModel, TrainingQuestions
 
 BASE = "base"
 """The name of π₀ among the runs."""
-MEASURES = ("diversity", "shift", "repeats", "calibration", "best_of_n", "tax")
+MEASURES = ("diversity", "shift", "repeats", "calibration", "best_of_n", "tax", "benchmarks")
 """Sections of a suite: what is measured, each by a stage of its own."""
 
 
@@ -171,11 +171,16 @@ class BestOfN(Strict):
 
 
 class Tax(Strict):
-    """What an alignment costs elsewhere: text, questions, problems, academic benchmarks."""
+    """What an alignment costs elsewhere: perplexity of text. Questions and problems are measured by themselves."""
 
-    texts: int = Field(gt=0, description="held-out references whose perplexity is measured")
-    tasks: dict[str, int] = Field({}, description="tasks of lm-evaluation-harness -> shots")
-    task_folder: str | None = Field(None, description="folder with YAML files of tasks of one's own")
+    texts: int = Field(gt=0, description="held-out references")
+
+
+class Benchmarks(Strict):
+    """Academic benchmarks of lm-evaluation-harness."""
+
+    tasks: dict[str, int] = Field(min_length=1, description="task or group of tasks -> shots")
+    folder: str | None = Field(None, description="folder with YAML files of tasks of one's own")
     limit: int | None = Field(None, gt=0, description="documents a task")
 
 
@@ -183,7 +188,7 @@ class PolicyAblation(Strict):
     """Policies that differ in one thing."""
 
     title: str
-    measure: Literal["diversity", "shift", "calibration", "best_of_n", "tax"] = "diversity"
+    measure: Literal["diversity", "shift", "calibration", "best_of_n", "tax", "benchmarks"] = "diversity"
     policies: dict[str, str] = Field(description="value of what differs -> run or decoder", min_length=2)
 
 
@@ -201,13 +206,14 @@ class SplSuite(Strict):
     questions: list[TrainingQuestions] = Field([], description="phases that teach the world's π₀ to answer by letter")
     runs: dict[str, Run]
     decoders: dict[str, Decoder] = Field(default_factory=dict)
-    draws: Draws
+    draws: Draws | None = Field(None, description="needed for diversity and shift")
     diversity: Diversity | None = None
     shift: Shift | None = None
     repeats: Repeats | None = None
     calibration: Calibration | None = None
     best_of_n: BestOfN | None = None
     tax: Tax | None = None
+    benchmarks: Benchmarks | None = None
     ablations: dict[str, PolicyAblation] = Field(default_factory=dict)
 
     @property
@@ -248,9 +254,11 @@ class SplSuite(Strict):
             raise ValueError("questions: only the π₀ of a world is taught to answer; a stored base answers as it does")
         if not any(getattr(self, name) for name in MEASURES):
             raise ValueError(f"nothing is measured; give one of {', '.join(MEASURES)}")
+        if (self.diversity or self.shift) and self.draws is None:
+            raise ValueError("draws: diversity and shift are measured on samples; say how many")
         if BASE in self.runs or set(self.decoders) & set(self.models):
             raise ValueError(f"runs and decoders have different names, and none is called {BASE}")
-        shift = {"shift.mixture": self.shift.mixture.model_copy(update={"train_on": "both"})} if self.shift else {}
+        shift = {"shift.mixture": self.shift.mixture} if self.shift else {}
         of_pairs = {"reward_model": self.reward_model} if self.reward_model else {}
         for where, run in ({f"runs.{name}": run for name, run in self.runs.items()} | shift | of_pairs).items():
             check_objective(where, run)

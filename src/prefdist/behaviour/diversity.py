@@ -94,7 +94,7 @@ class Judges:
 def _embedder(spec: dict[str, Any], inputs: dict[str, Path]) -> Embedder:
     if "embedder" in inputs:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return SentenceTransformers(inputs["embedder"], revision=None, max_tokens=spec["max_tokens"], device=device)
+        return SentenceTransformers(inputs["embedder"], max_tokens=spec["max_tokens"], device=device)
     rows = tables.read_table(inputs["text"] / "prompts.parquet", tables.PROMPTS)
     return LatentSemantic([row["reference"] for row in rows if row["split"] == "train"], dimensions=spec["dimensions"])
 

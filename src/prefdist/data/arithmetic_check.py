@@ -49,8 +49,7 @@ def fault(prompt: str, solution: str) -> str:
     for i, step in enumerate(written):
         if not step.is_right:
             return f"step {i + 1} is wrong: {step.left} {step.operator} {step.right} = {step.result}"
-        carried = step.left if i == 0 or step.left == written[i - 1].result else None
-        if carried is None:
+        if i > 0 and step.left != written[i - 1].result:
             return f"step {i + 1} does not go on from {written[i - 1].result}"
         if step.right not in given or (i == 0 and step.left not in given):
             return f"step {i + 1} uses a number that the prompt does not give"

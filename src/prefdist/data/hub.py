@@ -40,17 +40,21 @@ def fetch_model(repo: str, revision: str, out: Path) -> None:
 def take_model(folder: Path, out: Path) -> None:
     """Copy a local model's files into `out`. UserError if the folder holds none."""
     check_model_folder(folder)
-    for file in sorted(set().union(*(folder.glob(pattern) for pattern in MODEL_FILES))):
-        shutil.copyfile(file, out / file.name)
+    _copy(folder, MODEL_FILES, out)
+
+
+def _copy(folder: Path, patterns: Iterable[str], out: Path) -> None:
+    """Files of these names, at any depth."""
+    for file in sorted(set().union(*(folder.rglob(pattern) for pattern in patterns))):
+        copy = out / file.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def fetch_dataset(repo: str, revision: str | None, out: Path) -> None:
     """The files of rows of a dataset in `out`: of one commit of the hub, or copied from a local folder. UserError as above."""
     if Path(repo).is_dir():
-        for file in sorted(set().union(*(Path(repo).rglob(pattern) for pattern in ROW_FILES))):
-            copy = out / file.relative_to(repo)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
+        _copy(Path(repo), ROW_FILES, out)
         return
     _check_revision("dataset", "dataset", repo, revision)
     from huggingface_hub import snapshot_download

@@ -4,7 +4,6 @@ The first needs no download and is fitted on the training references of a testbe
 Left out: distances (diversity.py) and embedding services behind an API.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,12 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from prefdist.data.hub import MODEL_FILES
 from prefdist.errors import UserError
 
 FloatArray = npt.NDArray[np.float64]
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _NOTHING_LEFT = 1e-6  # of a unit vector, after the projection: only rounding
 
@@ -81,31 +78,18 @@ class LatentSemantic:
 
 
 class SentenceTransformers:
-    """A sentence-transformers model, from a local folder or one commit of the hub. No code and no pickle is loaded."""
+    """A sentence-transformers model from a folder, as the stage `model` fetches it. No code and no pickle is loaded."""
 
-    def __init__(
-        self,
-        model: str | Path,
-        *,
-        revision: str | None,
-        max_tokens: int,
-        device: str = "cpu",
-        batch_size: int = 32,
-    ) -> None:
-        """Load the model.
-
-        Args:
-            model: a folder saved by sentence-transformers, or a repository of the hub.
-            revision: of the hub, the commit's 40 hexadecimal digits (branches and tags move); of a folder, None.
-            max_tokens: longer texts are cut there, special tokens included.
+    def __init__(self, folder: Path, *, max_tokens: int, device: str = "cpu", batch_size: int = 32) -> None:
+        """Load the model; texts longer than max_tokens are cut there, special tokens included.
 
         Raises:
-            UserError: a hub model without a commit, or a folder with one; a folder without modules.json; weights that are
-                pickled; more tokens than the model has positions; files that the hub or the folder does not give.
+            UserError: a folder without modules.json or with weights that are pickled only; more tokens than the model has
+                positions; files that the folder lacks.
         """
         from sentence_transformers import SentenceTransformer
 
-        folder = _folder(model, revision)
+        _check(folder)
         try:
             self._model: Any = SentenceTransformer(
                 str(folder),
@@ -118,13 +102,12 @@ class SentenceTransformers:
             raise UserError(f"{folder}: sentence-transformers cannot load it ({error})") from error
         positions = self._model.max_seq_length
         if positions is not None and max_tokens > positions:
-            raise UserError(f"{model}: max_tokens is {max_tokens}, and the model reads {positions} at most")
+            raise UserError(f"{folder}: max_tokens is {max_tokens}, and the model reads {positions} at most")
         self._model.max_seq_length = max_tokens
         self._batch_size = batch_size
         self.identity: dict[str, str | int] = {
             "embedder": "sentence_transformers",
-            "model": str(model),
-            "revision": revision or "local folder",
+            "model": folder.name,
             "max_tokens": max_tokens,
         }
 
@@ -134,19 +117,7 @@ class SentenceTransformers:
         return np.asarray(found, dtype=np.float64)
 
 
-def _folder(model: str | Path, revision: str | None) -> Path:
-    """The model's folder, downloaded if it is none; checked."""
-    folder = Path(model)
-    if folder.is_dir():
-        if revision is not None:
-            raise UserError(f"{folder}: revision is {revision}, but this is a folder; leave the revision out")
-    elif revision is None or not _COMMIT.fullmatch(revision):
-        raise UserError(
-            f"embedding model {model}, revision {revision}: there is no such folder, and a model of the hub needs the "
-            f"commit (40 hexadecimal digits), as its page on the hub lists it"
-        )
-    else:
-        folder = _download(str(model), revision)
+def _check(folder: Path) -> None:
     if not (folder / "modules.json").is_file():
         raise UserError(f"{folder}: no modules.json there; name a folder saved by sentence-transformers")
     pickled = sorted(file for pattern in _PICKLED for file in folder.rglob(pattern))
@@ -154,16 +125,3 @@ def _folder(model: str | Path, revision: str | None) -> Path:
     unsafe = [file for file in pickled if not any(file.parent.glob("*.safetensors"))]
     if unsafe:
         raise UserError(f"{unsafe[0]}: pickled weights; only safetensors are loaded, save the model again")
-    return folder
-
-
-def _download(repo: str, revision: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError
-
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=[*MODEL_FILES, "*.txt"]))
-    except (OSError, HTTPError, HFValidationError) as error:
-        raise UserError(
-            f"embedding model {repo}, revision {revision}: not available ({error}); run `hf auth login`, or give a folder"
-        ) from error

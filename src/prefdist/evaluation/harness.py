@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
+import numpy as np
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HTTPError
 from lm_eval.models.huggingface import HFLM
@@ -25,13 +26,15 @@ from prefdist.models import load_policy
 
 Row = dict[str, Any]
 
+_NUMBER = (bool, int, float, np.bool_, np.number)
+
 
 @dataclass(frozen=True)
 class Benchmark:
     """What a model did on tasks. Documents are numbered as the harness does, from 0 in the order of the task's split.
 
     rows: task, doc_id, metric ("acc,none": metric and filter, as the harness names it), value. A metric that only a set of
-        documents has (F1, BLEU over a corpus) is in `aggregates` alone.
+        documents has (a correlation, BLEU over a corpus) is in `aggregates` alone.
     choices: task, doc_id, logps (one a choice, in nats, summed over its tokens), gold (its index; None where several are
         right, or none), of multiple-choice tasks: calibration is computed from them.
     aggregates: task or group -> metric -> value, by the harness.
@@ -152,7 +155,7 @@ def _tokenizer(folder: Path) -> Any:
     if bos_id is None or tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer needs BOS and EOS")
     if tokenizer("a").input_ids[0] != bos_id:
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, bos_id)])
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=[bos, "$A"], special_tokens=[(bos, bos_id)])
     return tokenizer
 
 
@@ -160,7 +163,7 @@ def _rows(task: str, samples: list[dict[str, Any]]) -> Iterator[Row]:
     for sample in samples:
         for metric in sample["metrics"]:
             value = sample[metric]
-            if isinstance(value, (bool, int, float)):
+            if isinstance(value, _NUMBER):
                 name = f"{metric},{sample['filter']}"
                 yield {"task": task, "doc_id": sample["doc_id"], "metric": name, "value": float(value)}
 
@@ -180,7 +183,7 @@ def _choices(task: str, samples: list[dict[str, Any]]) -> Iterator[Row]:
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {name: float(v) for name, v in values.items() if "," in name and isinstance(v, (int, float))}
+    return {name: float(v) for name, v in values.items() if "," in name and isinstance(v, _NUMBER)}
 
 
 def _cut(lm: Any, samples: list[dict[str, Any]]) -> int:

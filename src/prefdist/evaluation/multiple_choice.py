@@ -5,6 +5,7 @@ question has, and the mass that the letters held before is a metric of its own: 
 format from one that is unsure. Left out: asking the questions, few-shot prompts, recalibration.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -169,9 +170,9 @@ def reliability(answers: Answers, *, bins: int = 15, scheme: Scheme = "width") -
 
 
 def _auroc(confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> float:
-    if correct.all() or not correct.any():
-        return float("nan")
-    # From ranks (Mann & Whitney 1947): scikit-learn's checks would take most of a bootstrap's time.
+    """By ranks (Mann-Whitney): scikit-learn's roc_auc_score is the same number, too slow for thousands of resamples."""
     right = int(correct.sum())
-    above = rankdata(confidence)[correct].sum() - right * (right + 1) / 2
-    return float(above / (right * (len(correct) - right)))
+    wrong = correct.size - right
+    if right == 0 or wrong == 0:
+        return math.nan
+    return float((rankdata(confidence)[correct].sum() - right * (right + 1) / 2) / (right * wrong))

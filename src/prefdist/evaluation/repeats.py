@@ -66,7 +66,7 @@ def contexts(
     if min(repeats, default=0) < 0:
         raise ValueError(f"repeats must be ≥ 0, got {min(repeats)}")
     if not len(random_from) or len(text) < longest:
-        raise ValueError(f"controls need ids to draw from got {len(random_from)}, and {longest} of a text, got {len(text)}")
+        raise ValueError(f"controls need ids to draw from, got {len(random_from)}, and {longest} of a text, got {len(text)}")
     window = int(rng.integers(len(text) - longest + 1))
     fillings = {
         "repeats": [token] * longest,
@@ -106,7 +106,7 @@ def token_shift(log_tuned: Tensor, log_base: Tensor, stop_ids: Ids) -> TokenShif
     law, ratio = tuned.exp(), tuned - base
     kl = (law * ratio).sum(-1)
     variance = (law * (ratio - kl.unsqueeze(-1)).square()).sum(-1)
-    stops = torch.tensor(sorted(set(stop_ids)), device=law.device)
+    stops = torch.tensor(sorted(set(stop_ids)), dtype=torch.long, device=law.device)
     return TokenShift(kl, variance, law[:, stops].sum(-1), base.exp()[:, stops].sum(-1))
 
 

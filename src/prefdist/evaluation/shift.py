@@ -153,9 +153,9 @@ def log_ratio_slope(log_ratio: Groups, scaled_reward: Groups, *, confidence: flo
     ys, xs = _groups(log_ratio=log_ratio, scaled_reward=scaled_reward)
     if len(ys) < 2:
         raise ValueError("a clustered standard error needs two prompts or more")
-    centred_y, centred_x = (np.concatenate([values - values.mean() for values in groups]) for groups in (ys, xs))
-    if not (np.isfinite(centred_y).all() and np.isfinite(centred_x).all()):
+    if not all(np.isfinite(values).all() for values in (*ys, *xs)):
         raise ValueError("log-ratios and rewards must be finite: count the infinite ones apart")
+    centred_y, centred_x = (np.concatenate([values - values.mean() for values in groups]) for groups in (ys, xs))
     if not centred_x.any():
         raise ValueError("the reward does not vary within any prompt, so there is no slope")
     prompts = np.repeat(np.arange(len(ys)), [len(values) for values in ys])

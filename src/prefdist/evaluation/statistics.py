@@ -19,6 +19,7 @@ from prefdist.evaluation.bootstrap import Estimate, MetricRow, paired_bootstrap
 from prefdist.evaluation.calibration import (
     ReliabilityBins,
     brier_score,
+    brier_scores,
     expected_calibration_error,
     reliability_bins,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "ReliabilityBins",
     "WinRate",
     "brier_score",
+    "brier_scores",
     "cohen_kappa",
     "expected_calibration_error",
     "paired_bootstrap",
@@ -48,13 +50,14 @@ class WinRate:
     n_wins_base: int
     n_draws: int
     n_total: int
+    n_missing: int
 
 
 def win_rate(preferences: Sequence[float | None] | npt.NDArray[np.floating]) -> WinRate:
     """Win rate of the model from AlpacaEval's column `preference`, one value a prompt.
 
     1 = the baseline wins, 2 = the model wins, in between = soft (a judge's probability that the model wins, plus 1);
-    1.5 and 0 = draw, which counts one half; None and NaN = missing, dropped from n_total. The estimate is the mean
+    1.5 and 0 = draw, which counts one half; None and NaN = missing, dropped from n_total and counted. The estimate is the mean
     soft preference, the standard error is over prompts with ddof = 1 (NaN for one prompt). A soft preference above
     1.5 counts as a win. Source: `get_winrate` of tatsu-lab/alpaca_eval, metrics/winrate.py and helpers.py.
 
@@ -64,7 +67,8 @@ def win_rate(preferences: Sequence[float | None] | npt.NDArray[np.floating]) -> 
         UserError: a value is neither 0 nor in [1, 2], or none is left.
     """
     values = np.array([math.nan if value is None else value for value in preferences], dtype=np.float64)
-    values = values[~np.isnan(values)]
+    missing = np.isnan(values)
+    values = values[~missing]
     values[values == 0.0] = 1.5
     if values.size == 0:
         raise UserError("win rate: no preference is left after dropping the missing ones")
@@ -79,6 +83,7 @@ def win_rate(preferences: Sequence[float | None] | npt.NDArray[np.floating]) -> 
         n_wins_base=int((soft < 0.5).sum()),
         n_draws=int((soft == 0.5).sum()),
         n_total=soft.size,
+        n_missing=int(missing.sum()),
     )
 
 

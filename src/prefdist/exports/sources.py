@@ -46,8 +46,8 @@ def _sources(finals: Iterable[Artefact]) -> dict[str, str]:
         "artefacts": _digest(str(artefact.path) for artefact in artefacts.values()),
         "code": _digest(f"{artefact.stage} {artefact.code_digest}" for artefact in artefacts.values()),
     }
-    texts = [artefact for artefact in artefacts.values() if artefact.stage == "text"]
-    return made_of | ({"python": texts[0].spec["python"]} if texts else {})
+    pythons = [artefact.spec["python"] for artefact in artefacts.values() if "python" in artefact.spec]
+    return made_of | ({"python": pythons[0]} if pythons else {})
 
 
 def closure(finals: Iterable[Artefact]) -> dict[str, Artefact]:

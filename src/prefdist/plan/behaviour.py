@@ -52,6 +52,7 @@ class Behaviour:
         return Artefact("draws", f"{name}-{key.replace('/', '-')}", {**wanted, "law": law, "key": key}, inputs)
 
     def _held_out_draws(self, name: str) -> dict[str, Artefact]:
+        assert self.suite.draws is not None  # the suite was checked
         wanted = {"split": "test", **self.suite.draws.model_dump()}
         return {f"draws/{seed}": self._draws(name, seed, wanted, self.text, f"held_out/{seed}") for seed in self.suite.seeds}
 
@@ -134,6 +135,10 @@ class Behaviour:
         assert self.suite.tax is not None  # the suite was checked
         inputs = {"text": self.text} | {f"policy/{seed}": self.model(name, seed) for seed in self.suite.seeds}
         return self.suite.tax.model_dump(), inputs, ()
+
+    def _benchmarks(self, name: str) -> tuple[dict[str, Any], dict[str, Artefact], tuple[str, ...]]:
+        assert self.suite.benchmarks is not None  # the suite was checked
+        return self.suite.benchmarks.model_dump(), {f"policy/{seed}": self.model(name, seed) for seed in self.suite.seeds}, ()
 
     def _measures(self) -> list[str]:
         return [measure for measure in MEASURES if getattr(self.suite, measure) is not None]

@@ -37,6 +37,7 @@ STAGES = {
     "calibration": "prefdist.behaviour.calibration",
     "best_of_n": "prefdist.behaviour.best_of_n",
     "tax": "prefdist.behaviour.tax",
+    "benchmarks": "prefdist.behaviour.benchmarks",
     "results": "prefdist.results.stage",
     "ablation": "prefdist.results.ablation",
     "pad_results": "prefdist.results.distillation",

@@ -59,6 +59,9 @@ def _write_rows(measured: dict[str, list[str]], inputs: dict[str, Path], out: Pa
         _write_csv(out / "tails.csv", (*TAILS, *tails[0]["rejected"]["quantiles"]), tails)
     if "repeats" in folders:
         _write_csv(out / "fits.csv", FITS, _read(folders["repeats"], "fits.json"))
+    if "benchmarks" in folders:
+        tasks = _read(folders["benchmarks"], "tasks.json")
+        (out / "benchmarks.json").write_text(json.dumps(tasks, indent=1) + "\n")
 
 
 def _draw(spec: dict[str, Any], cells: list[Cell], out: Path) -> None:

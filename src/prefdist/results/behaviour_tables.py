@@ -16,7 +16,7 @@ from prefdist.results.coverage import coverage_cells, read_curves, read_difficul
 from prefdist.results.metrics_behaviour import REPEATS, main_metrics, specs
 from prefdist.results.tables import CAPTION, Cell, main_table, markdown_row, markdown_table, write_csv, write_markdown
 
-_WIDE = ("diversity", "shift", "best_of_n", "tax")
+_WIDE = ("diversity", "shift", "best_of_n", "tax", "benchmarks")
 """Measures whose table has a row a policy and a column a metric."""
 _SLOPES = (
     "Slope of a·log π − b·log π₀ on a reward of the same held-out responses within prompts, 1 at the optimum of the policy's "

@@ -53,7 +53,8 @@ def reliabilities(answers: Mapping[str, Sequence[Answers]], errors: Mapping[str,
         figure.supylabel("accuracy; below, share of the answers", fontsize=8.5, x=0.12 / width)
         first = next(iter(answers.values()))
         counts = f"{len(first[0].question_ids)} questions × {len(first)} seeds; {bins} bins of equal width"
-        figure.text(0.08 / width, 0.06 / height, f"{counts}; all seeds together, ECE: mean over seeds; bars: gap to the diagonal.", fontsize=7, va="bottom")
+        note = f"{counts}; all seeds together, ECE: mean over seeds; bars: gap to the diagonal."
+        figure.text(0.08 / width, 0.06 / height, note, fontsize=7, va="bottom")
         save(figure, out)
     return figure
 

@@ -1,6 +1,6 @@
 """How the metrics of behaviour are shown, by what is measured; names with a prefix get their specs from the names that occur.
 
-Prefixes: <choices>/<metric> of calibration, <task>/<metric>,<filter> of the harness (tax), <metric>/<filling>/<k> of repeats.
+Prefixes: <choices>/<metric> of calibration, <task>/<metric>,<filter> of benchmarks, <metric>/<filling>/<k> of repeats.
 """
 
 from collections.abc import Iterable
@@ -63,7 +63,6 @@ BEST_OF_N = (
     MetricSpec("answer_unfinished", "answers without EOS", "%", scale=100, decimals=1),
 )
 TAX = (MetricSpec("text_nll", "−log π of text, a token", "nats", "lower", decimals=3),)
-"""Metrics of tasks beside it, see `_task_spec`."""
 
 _MAIN = {
     "diversity": ("win_rate_base", "reward_apart", "cross_entropy", "embedding_distance", "self_bleu", "entropy", "length"),
@@ -86,7 +85,7 @@ def measure_of(name: str) -> str:
             return measure
     first, *rest = name.split("/")
     if rest and "," in rest[-1]:  # the harness names its filter behind a comma
-        return "tax"
+        return "benchmarks"
     if len(rest) == 2 and any(spec.key == first for spec in REPEATS):
         return "repeats"
     if len(rest) == 1 and (rest[0].startswith("ece_") or any(spec.key == rest[0] for spec in CALIBRATION)):
@@ -105,7 +104,7 @@ def specs(names: Iterable[str], measure: str | None = None) -> list[MetricSpec]:
 
 
 def main_metrics(names: Iterable[str], measure: str) -> list[MetricSpec]:
-    """Those of a measure that policies are compared by: all of tasks, none of repeats, which have a table of their own."""
+    """Those of a measure that policies are compared by: all of benchmarks, none of repeats, which have a table of their own."""
     wanted = _MAIN.get(measure, ())
     return [spec for spec in specs(names, measure) if spec.key.rpartition("/")[2] in wanted or "," in spec.key]
 
@@ -130,7 +129,7 @@ def bare(spec: MetricSpec) -> MetricSpec:
 
 
 def _derived(name: str, measure: str) -> MetricSpec:
-    if measure == "tax":
+    if measure == "benchmarks":
         return _task_spec(name)
     if measure == "repeats":
         metric, filling, k = name.split("/")

@@ -8,6 +8,7 @@ arXiv 2402.02992). The law of whole responses is p_θ^a·p_ref^{−b} only appro
 own (exact/contrastive.py measures by how much). Left out: an amateur's temperature, models of two tokenizers.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +60,14 @@ class Pair(nn.Module):
 
     def __init__(self, policy: Any, reference: Any, contrast: Contrast) -> None:
         super().__init__()
-        _check_vocabularies(policy, reference)
+        _check_vocabulary(reference, policy.config.vocab_size)
         self.policy, self.reference, self.contrast = policy, reference, contrast
 
     @property
     def config(self) -> Any:
-        """That of the model with the shorter context."""
-        return min((self.policy.config, self.reference.config), key=lambda config: config.max_position_embeddings)
+        """That of the model with the shorter context; some models have no limit."""
+        configs = (self.policy.config, self.reference.config)
+        return min(configs, key=lambda config: getattr(config, "max_position_embeddings", math.inf))
 
     def forward(self, *, past_key_values: "_Caches | None" = None, **inputs: Any) -> CausalLMOutputWithPast:
         """Contrasted logits [B, T, V] of a call with the arguments of transformers' models."""
@@ -108,7 +110,11 @@ class ContrastiveLogits(LogitsProcessor):
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Ids so far [B, T] and θ's logits [B, V] -> [B, V]. ValueError: the ids are not those of the mask's prompts."""
+        """Ids so far [B, T] and θ's logits [B, V] -> [B, V].
+
+        ValueError: the ids do not go on from the mask's prompts. UserError: the reference has another vocabulary.
+        """
+        _check_vocabulary(self.reference, scores.shape[-1])
         attention = self._attention(input_ids)
         grown = self._seen is not None and torch.equal(self._seen, input_ids[:, :-1])
         start = input_ids.shape[1] - 1 if grown else 0
@@ -132,11 +138,10 @@ class ContrastiveLogits(LogitsProcessor):
         return torch.cat([mask, mask.new_ones(rows, width - of_prompts)], dim=-1)
 
 
-def _check_vocabularies(policy: Any, reference: Any) -> None:
-    sizes = [model.config.vocab_size for model in (policy, reference)]
-    if sizes[0] != sizes[1]:
-        names = [model.config.name_or_path or "a model without a folder" for model in (policy, reference)]
+def _check_vocabulary(reference: Any, size: int) -> None:
+    config = reference.config
+    if config.vocab_size != size:
         raise UserError(
-            f"contrastive decoding needs one vocabulary: {names[0]} has {sizes[0]} tokens and {names[1]} has {sizes[1]}; "
-            "take two models of one tokenizer"
+            f"contrastive decoding needs one vocabulary, but the model has {size} tokens and the reference "
+            f"{config.name_or_path or config.model_type} has {config.vocab_size}; take two models of one tokenizer"
         )

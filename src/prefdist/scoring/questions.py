@@ -6,12 +6,11 @@ Left out: asking them (mcq.py).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
-from string import ascii_uppercase
 
+from prefdist.data.multiple_choice import LETTERS
 from prefdist.errors import UserError
 from prefdist.tokens import TextCodec
 
-LETTERS = ascii_uppercase
 NONE = "None"
 MOST_PERMUTED = 4
 """Options of which all orders are asked: 24 questions a prompt."""
