@@ -30,7 +30,7 @@ from prefdist.data import tables
 from prefdist.evaluation import teacher
 from prefdist.evaluation.statistics import reliability_bins
 from prefdist.results import distillation
-from prefdist.results.figures_distillation import panels, reliabilities
+from prefdist.results.figures_distillation import panels, reliabilities, shown
 from prefdist.results.metrics import STUDENT, TEACHER
 from prefdist.results.tables import Cell, main_table, present
 
@@ -172,7 +172,7 @@ def test_equal_input_gives_equal_figures(tmp_path: Path) -> None:
     p: Tensor = torch.linspace(0.02, 0.98, 50)
     bins = {"likelihood": reliability_bins(p.numpy(), (p > 0.4).numpy(), bins=10)}
     for name in ("a", "b"):
-        panels(cells, tmp_path / f"panels-{name}", title="All")
+        panels(cells, tmp_path / f"panels-{name}", title="All", metrics=shown(cells))
         reliabilities(bins, tmp_path / f"bins-{name}")
     for kind in ("panels", "bins"):
         assert (tmp_path / f"{kind}-a.svg").read_bytes() == (tmp_path / f"{kind}-b.svg").read_bytes()

@@ -7,8 +7,6 @@ Left out: what the probabilities are worth together (results), the questions (da
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prefdist.data import tables
 from prefdist.evaluation.multiple_choice import Answers, question_rows
 from prefdist.models import load_frozen
@@ -31,7 +29,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
             answers += found
             metrics += [
                 {**row, "metric": f"{name}/{row['metric']}"}
-                for row in question_rows(as_answers(found), run=spec["run"], seed=seed)
+                for row in question_rows(Answers.of_rows(found), run=spec["run"], seed=seed)
             ]
     tables.write_table(out / "answers.parquet", answers, tables.ANSWERS)
     tables.write_table(out / "metrics.parquet", metrics, tables.METRICS)
@@ -49,12 +47,3 @@ def ask(model: Any, codec: TextCodec, questions: list[Row]) -> list[Row]:
         of_letters = [float(part.logsumexp(0)) for part in parts]
         rows.append({"question_id": question["question_id"], "gold": question["gold"], "logp_options": of_letters})
     return rows
-
-
-def as_answers(rows: list[Row]) -> Answers:
-    """Rows of ANSWERS of one model, set of questions and seed."""
-    most = max(len(row["logp_options"]) for row in rows)
-    logps = np.full((len(rows), most), -np.inf)
-    for i, row in enumerate(rows):
-        logps[i, : len(row["logp_options"])] = row["logp_options"]
-    return Answers(logps, np.array([row["gold"] for row in rows]), [row["question_id"] for row in rows])

@@ -82,14 +82,14 @@ def _demo(options: argparse.Namespace) -> int:
         return done.returncode
     from prefdist.results.metrics import TERMINAL
     from prefdist.results.publish import publish
-    from prefdist.results.tables import present, print_table, read_csv
+    from prefdist.results.tables import print_table, read_csv
 
     folder = publish(made, root)
     report = made.published.with_name("report.html")
     subprocess.run([*base[:3], "--report", str(report), "--quiet", "--", options.suite], cwd=root, check=True)
     if suite.kind in TERMINAL:
         table = root / folder / "table.csv"
-        print_table(table, present(TERMINAL[suite.kind], read_csv(table)))
+        print_table(table, TERMINAL[suite.kind](read_csv(table)))
         print(f"table:  {folder / 'table.md'}")
     print(f"report: {report}")
     return 0

@@ -61,6 +61,14 @@ class Answers:
         if absent.size:
             raise ValueError(f"the right option of question {self.question_ids[absent[0]]!r} is absent or has probability 0")
 
+    @classmethod
+    def of_rows(cls, rows: Sequence[dict[str, Any]]) -> "Answers":
+        """Of rows of `data.tables.ANSWERS` of one model, set of questions and seed."""
+        logps = np.full((len(rows), max(len(row["logp_options"]) for row in rows)), -np.inf)
+        for i, row in enumerate(rows):
+            logps[i, : len(row["logp_options"])] = row["logp_options"]
+        return cls(logps, np.array([row["gold"] for row in rows]), [row["question_id"] for row in rows])
+
     @cached_property
     def probabilities(self) -> FloatArray:
         """[Q, K], renormalised over the options: each row sums to 1."""
@@ -104,7 +112,7 @@ class Answers:
 
 
 def metrics(
-    answers: Answers,
+    answers: Answers | Sequence[Answers],
     *,
     bins: Sequence[int] = BINS,
     resamples: int = 2000,
@@ -117,20 +125,32 @@ def metrics(
     probability in bins of equal width and of equal mass; auroc, the probability that a right answer has more confidence
     than a wrong one (ties one half), NaN where all answers are right or all are wrong. brier is the multiclass sum, in [0, 2].
 
+    Of several `Answers` to the same questions, one a training seed, each key is the mean over them: a resample takes the same
+    questions of all, and the seeds are not resampled, so intervals are of these models and not of new seeds.
+
     A resample repeats questions, so its calibration error is larger than that of as many new ones: intervals of ece lie too
     high, and the value can be below them.
+
+    Raises:
+        ValueError: the seeds have answers to different questions.
     """
-    means = np.stack(list(answers.per_question.values()), axis=1)
-    names = list(answers.per_question)
-    names += [f"ece_{scheme}_{number}" for scheme in ("width", "mass") for number in bins] + ["auroc"]
+    of_seeds = [answers] if isinstance(answers, Answers) else list(answers)
+    if any(list(other.question_ids) != list(of_seeds[0].question_ids) for other in of_seeds[1:]):
+        raise ValueError("seeds must have answers to the same questions, in the same order")
+    schemes: tuple[Scheme, ...] = ("width", "mass")
+    names = [*of_seeds[0].per_question, *(f"ece_{scheme}_{number}" for scheme in schemes for number in bins), "auroc"]
+    means = [np.stack(list(one.per_question.values()), axis=1) for one in of_seeds]
+
+    def of_seed(one: Answers, per_question: FloatArray, questions: IndexArray) -> FloatArray:
+        p, hit = one.confidence[questions], one.correct[questions]
+        errors = [expected_calibration_error(p, hit, bins=number, scheme=scheme) for scheme in schemes for number in bins]
+        return np.array([*per_question[questions].mean(axis=0), *errors, _auroc(p, hit)])
 
     def statistic(questions: IndexArray) -> FloatArray:
-        p, hit = answers.confidence[questions], answers.correct[questions]
-        schemes: tuple[Scheme, ...] = ("width", "mass")
-        errors = [expected_calibration_error(p, hit, bins=number, scheme=scheme) for scheme in schemes for number in bins]
-        return np.array([*means[questions].mean(axis=0), *errors, _auroc(p, hit)])
+        of_all = [of_seed(one, per_question, questions) for one, per_question in zip(of_seeds, means, strict=True)]
+        return np.asarray(np.mean(of_all, axis=0), dtype=np.float64)
 
-    found = bootstrap(statistic, len(answers.gold), resamples=resamples, confidence=confidence, seed=seed)
+    found = bootstrap(statistic, len(of_seeds[0].gold), resamples=resamples, confidence=confidence, seed=seed)
     ends = zip(names, found.value, found.low, found.high, strict=True)
     return {name: Interval(value, low, high, found.units) for name, value, low, high in ends}
 

@@ -77,13 +77,14 @@ def sign_flip_p_value(differences: npt.ArrayLike, *, permutations: int = 9999, s
 def compare_all(
     runs: Mapping[str, npt.NDArray[np.floating] | Iterable[MetricRow]],
     *,
+    against: str | None = None,
     correction: Correction = "holm",
     permutations: int = 9999,
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Every pair of runs, a before b in the order of `runs`, on the cells that both have.
+    """Every pair of runs, a before b in the order of `runs`, on the cells that both have; or each run less `against`.
 
     runs: by name, [seeds, prompts] values or rows (seed, prompt_id, value) of one metric, paired as in `paired_bootstrap`.
     The p-value flips the signs of prompts, on differences averaged over seeds: it is about the policies that were trained,
@@ -95,7 +96,10 @@ def compare_all(
     if len(runs) < 2:
         raise UserError(f"a comparison needs two runs, got {len(runs)}")
     values = {name: run if isinstance(run, np.ndarray) else list(run) for name, run in runs.items()}
-    pairs = list(itertools.combinations(values, 2))
+    if against is None:
+        pairs = list(itertools.combinations(values, 2))
+    else:
+        pairs = [(name, against) for name in values if name != against]
     differences, p_values = [], []
     for a, b in pairs:
         cells = paired_differences(values[a], values[b])

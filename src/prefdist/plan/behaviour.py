@@ -152,8 +152,11 @@ class Behaviour:
             inputs |= {f"policy/{name}/{seed}": self.model(name, seed) for seed in suite.seeds}
         families = {name: self._family(decoder) for name, decoder in suite.policies.items()}
         spec: dict[str, Any] = {"suite": suite.suite, "seeds": suite.seeds, "measured": measured, "families": families}
+        spec["sweeps"] = sweeps(suite)
         if suite.calibration is not None:
             spec["bins"] = suite.calibration.bins
+        if suite.best_of_n is not None:
+            spec |= suite.best_of_n.model_dump(include={"easy", "medium"})
         return Artefact("spl_results", suite.suite, spec, inputs)
 
     def ablation(self, name: str) -> Artefact:
@@ -162,7 +165,10 @@ class Behaviour:
         inputs = {
             f"{ablation.measure}/{policy}": self.measure(ablation.measure, policy) for policy in ablation.policies.values()
         }
-        spec = {"name": name, "title": ablation.title, "measure": ablation.measure, "runs": ablation.policies}
+        spec: dict[str, Any] = {"name": name, "title": ablation.title, "measure": ablation.measure, "runs": ablation.policies}
+        if ablation.measure == "calibration":
+            assert self.suite.calibration is not None  # the suite was checked
+            spec["bins"] = self.suite.calibration.bins
         return Artefact("ablation", f"{self.suite.suite}-{name}", spec, inputs)
 
     def _family(self, decoder: Decoder) -> str:
@@ -174,6 +180,32 @@ class Behaviour:
             return "π₀"
         run = self.suite.runs[decoder.run]
         return str(read_row(run.objective, run.parameters).title)
+
+
+def sweeps(suite: SplSuite) -> list[list[str]]:
+    """Policies that differ in one number, which figures join by a line, by that number: each run at token temperatures, and
+    runs of one objective that differ in one parameter. A run is in one line of runs, the longest it fits."""
+    found = []
+    for model in suite.models:
+        heated = {name: decoder.temperature for name, decoder in suite.policies.items() if _only_heated(decoder, model)}
+        found.append(sorted(heated, key=heated.__getitem__))
+    groups: dict[tuple[str, str], dict[str, float]] = {}
+    for name, run in suite.runs.items():
+        for changed, value in run.parameters.items():
+            kept = {key: other for key, other in run.parameters.items() if key != changed}
+            same = run.model_copy(update={"parameters": kept}).model_dump_json()
+            groups.setdefault((changed, same), {})[name] = value
+    left = set(suite.runs)
+    for values in sorted(groups.values(), key=len, reverse=True):
+        line = [name for name in sorted(values, key=values.__getitem__) if name in left]
+        if len(line) > 1:
+            found.append(line)
+            left -= set(line)
+    return [line for line in found if len(line) > 1]
+
+
+def _only_heated(decoder: Decoder, run: str) -> bool:
+    return decoder == Decoder(run=run, temperature=decoder.temperature)
 
 
 def _dataset(source: Source) -> Artefact:

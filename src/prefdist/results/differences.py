@@ -11,6 +11,7 @@ from prefdist.results.tables import COLUMNS, Cell, read_csv
 from prefdist.results.values import value_tables
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-9  # a cell without interval is exact maths, up to rounding in CSV and other hardware
+_KEYS = ("seed", "k")  # of rows, though they are numbers
 
 Kind = Literal["equal", "within", "apart", "only in a", "only in b"]
 
@@ -84,7 +85,8 @@ def read_cells(file: Path) -> list[Cell]:
         rows, names = list(reader), list(reader.fieldnames or ())
     if tuple(names) == COLUMNS:
         return read_csv(file)
-    numbers = [name for name in names if any(row[name] for row in rows) and all(_is_number(row[name]) for row in rows)]
+    told = [name for name in names if name not in _KEYS and any(row[name] for row in rows)]
+    numbers = [name for name in told if all(_is_number(row[name]) for row in rows)]
     absent = dict.fromkeys(COLUMNS[3:], math.nan)
     return [
         {"run": run, "metric": name, "estimate": float(row[name]) if row[name] else math.nan, **absent}

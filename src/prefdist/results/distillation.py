@@ -13,7 +13,7 @@ from prefdist.data import tables
 from prefdist.evaluation.statistics import ReliabilityBins
 from prefdist.paths import TIMINGS
 from prefdist.results import figures_distillation
-from prefdist.results.ablation import metric_rows
+from prefdist.results.ablation import measured_rows
 from prefdist.results.from_rows import reliability, teacher_name, write_distillation
 from prefdist.results.manifest import write_manifest
 from prefdist.results.tables import Cell, read_csv
@@ -24,14 +24,15 @@ FLAT = 0.98
 
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
     """Everything that results/<suite>/<version> holds."""
-    rows = metric_rows({name: inputs[f"student/{name}"] for name in spec["runs"]})
+    rows = measured_rows({name: inputs[f"student/{name}"] for name in spec["runs"]}, "metrics", tables.METRICS)
     tables.write_table(out / "metrics.parquet", rows, tables.METRICS)
     _add_teachers(spec, inputs, out)
     cells = write_distillation(spec, out, out)
     for student, teacher in spec["pairs"]:
         _warn_if_flat(teacher, read_csv(out / f"{teacher_name(student, teacher)}.csv"))
     _write_costs(spec, inputs, out / "cost.csv")
-    figures_distillation.panels(cells, out / "overview", title="All runs: estimates with 95 % intervals")
+    shown = figures_distillation.shown(cells)
+    figures_distillation.panels(cells, out / "overview", title="All runs: estimates with 95 % intervals", metrics=shown)
     write_manifest(spec, inputs, out / "manifest.json")
 
 

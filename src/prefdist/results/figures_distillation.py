@@ -14,30 +14,39 @@ from prefdist.results.tables import Cell, MetricSpec
 from prefdist.style import COLOURS, MARKERS, PALE, RC, draw_point, error, new_figure, save, with_estimate
 
 SHOWN = ("win_rate_start", "win_rate_teacher", "agrees_known", "kendall_tau", "jsd_teacher", "longer_than_start")
-"""Metrics of the figures, a panel each, where the table has them."""
+"""Metrics of students, a panel each, where the table has them."""
 _NEUTRAL = {
     "win_rate_start": 50.0,
     "win_rate_teacher": 50.0,
     "agrees_known": 50.0,
     "kendall_tau": 0.0,
     "longer_than_start": 0.0,
+    "win_rate_base": 50.0,
+    "reward_apart": 0.0,
+    "tpm_win": 50.0,
+    "log_ratio_chosen": 0.0,
+    "log_ratio_rejected": 0.0,
 }
 """Where a line says "no better", or "no different"."""
 
 
-def panels(cells: Sequence[Cell], out: Path, *, title: str) -> Figure:
+def shown(cells: Sequence[Cell]) -> list[MetricSpec]:
+    """The metrics of students that have a panel."""
+    return [spec for key in SHOWN for spec in STUDENT if spec.key == key and any(c["metric"] == key for c in cells)]
+
+
+def panels(cells: Sequence[Cell], out: Path, *, title: str, metrics: Sequence[MetricSpec]) -> Figure:
     """All runs of a table (a suite's runs, or the values that an ablation compares), a row each; a panel a metric."""
-    shown = [spec for key in SHOWN for spec in STUDENT if spec.key == key and any(c["metric"] == key for c in cells)]
     runs = list(dict.fromkeys(cell["run"] for cell in cells))
     with matplotlib.rc_context(RC):
         height = 1.15 + 0.24 * len(runs)
         names = 0.3 + 0.075 * max(map(len, runs))
-        width = names + 1.55 * len(shown)
+        width = names + 1.55 * len(metrics)
         figure = new_figure(width, height)
-        drawn = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        drawn = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         edges = {"left": names / width, "right": 1 - 0.1 / width, "bottom": 0.42 / height, "top": 1 - 0.62 / height}
         figure.subplots_adjust(**edges, wspace=0.12)
-        for number, (axes, spec) in enumerate(zip(drawn, shown, strict=True)):
+        for number, (axes, spec) in enumerate(zip(drawn, metrics, strict=True)):
             _panel(axes, spec, number, cells, runs)
         figure.suptitle(title, fontsize=10, x=0.1 / width, ha="left")
         save(figure, out)

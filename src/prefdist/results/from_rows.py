@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 
 from prefdist.data import tables
+from prefdist.evaluation.resampling import IndexArray, bootstrap
 from prefdist.evaluation.statistics import ReliabilityBins, reliability_bins
+from prefdist.results.behaviour_tables import write_behaviour
+from prefdist.results.calibration import calibration_cells, write_calibration
 from prefdist.results.metrics import ANSWERS, POLICY, REWARD_MODEL, STUDENT, TEACHER
+from prefdist.results.metrics_behaviour import specs
 from prefdist.results.tables import Cell, main_table, present, write_csv, write_markdown
 
 RESAMPLES = 500
@@ -32,9 +36,21 @@ def write_policies(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
 
 def write_ablation(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
     """A row of the table is a value of what differs. Two values may share a run: the one that other ablations vary."""
-    measured = tables.read_table(rows / "metrics.parquet", tables.METRICS)
-    named = [{**row, "run": value} for value, run in spec["runs"].items() for row in measured if row["run"] == run]
-    return _write_students(named, list(spec["runs"]), out)
+    measured = _renamed(tables.read_table(rows / "metrics.parquet", tables.METRICS), spec["runs"])
+    measure = spec.get("measure", "student")
+    if measure == "student":
+        return _write_students(measured, list(spec["runs"]), out)
+    metrics = specs((row["metric"] for row in measured), measure)
+    cells = main_table(measured, list(spec["runs"]), metrics)
+    if measure == "calibration":
+        cells += calibration_cells(
+            _renamed(tables.read_table(rows / "answers.parquet", tables.ANSWERS), spec["runs"]), spec["bins"]
+        )
+        write_calibration(cells, spec["bins"], out / "table.md")
+    else:
+        write_markdown(cells, metrics, out / "table.md")
+    write_csv(cells, out / "table.csv")
+    return cells
 
 
 def write_distillation(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
@@ -49,6 +65,7 @@ WRITERS: dict[str, Callable[[dict[str, Any], Path, Path], list[Cell]]] = {
     "results": write_policies,
     "ablation": write_ablation,
     "pad_results": write_distillation,
+    "spl_results": write_behaviour,
 }
 """Stage -> what writes its tables: (spec, folder of the rows, folder of the tables)."""
 
@@ -89,6 +106,11 @@ def _write_students(rows: list[dict[str, Any]], runs: list[str], out: Path) -> l
     return cells
 
 
+def _renamed(rows: list[dict[str, Any]], runs: dict[str, str]) -> list[dict[str, Any]]:
+    """Rows of each value's run, under the value."""
+    return [{**row, "run": value} for value, run in runs.items() for row in rows if row["run"] == run]
+
+
 def _runs(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["run"] for row in rows))
 
@@ -106,11 +128,12 @@ def _write_calibration(pairs: list[dict[str, Any]], file: Path) -> None:
             if pair["reward"] == reward:
                 by_prompt.setdefault(pair["prompt_id"], []).append(pair)
         groups = list(by_prompt.values())
-        generator = np.random.default_rng(0)
-        drawn = [generator.integers(len(groups), size=len(groups)) for _ in range(RESAMPLES)]
-        errors = [reliability([pair for i in chosen for pair in groups[i]]).ece for chosen in drawn]
-        low, high = np.quantile(errors, [0.025, 0.975])
-        found = reliability([pair for group in groups for pair in group])
+        found = bootstrap(_error_of(groups), len(groups), resamples=RESAMPLES)
         counts = f"{sum(map(len, groups))} | {len(groups)}"
-        lines.append(f"| {reward} | {found.ece:.3f} [{low:.3f}, {high:.3f}] | {counts} |")
+        lines.append(f"| {reward} | {found.value:.3f} [{found.low:.3f}, {found.high:.3f}] | {counts} |")
     file.write_text("\n".join(lines) + "\n")
+
+
+def _error_of(groups: list[list[dict[str, Any]]]) -> Callable[[IndexArray], float]:
+    """Calibration error of the pairs of chosen prompts."""
+    return lambda chosen: reliability([pair for i in chosen for pair in groups[i]]).ece

@@ -3,7 +3,7 @@
 Works in pixels on axes whose limits and position are final. Left out: everything that moves points or axes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -22,8 +22,11 @@ _GAP = 1.5  # pixels kept free around a label
 _LEADER_FROM = 14.0  # points: a label further off gets a line to its point
 
 
-def label_points(axes: Axes) -> None:
-    """Write the label of every errorbar container of the axes beside its point, greedily, the most crowded first."""
+def label_points(axes: Axes, *, without: Collection[str] = ()) -> None:
+    """Write the label of every errorbar container of the axes beside its point, greedily, the most crowded first.
+
+    without: labels that are not written; their points are not covered either.
+    """
     _settle(axes)
     renderer = _renderer(axes)
     containers = [c for c in axes.containers if isinstance(c, ErrorbarContainer)]
@@ -33,6 +36,8 @@ def label_points(axes: Axes) -> None:
     crowding = np.sort(distances, axis=1)[:, 1:5].sum(axis=1)
     for index in np.argsort(crowding, kind="stable"):
         line, name = _line(containers[index]), str(containers[index].get_label())
+        if name in without:
+            continue
         x, y = _vertices(line)[0]
         style: Any = {"fontsize": _SIZE, "color": _dark(line.get_color()), "ha": "center", "va": "center"}
         text = axes.annotate(name, (x, y), xytext=(0, 0), textcoords="offset points", **style)

@@ -4,16 +4,16 @@ import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from prefdist.artefacts import provenance
 from prefdist.errors import UserError
-from prefdist.results.metrics import POLICY, STUDENT, TERMINAL
+from prefdist.results.metrics import EVERY, TERMINAL
 from prefdist.results.release import Release, releases
-from prefdist.results.tables import present, print_table, read_csv
+from prefdist.results.tables import print_table, read_csv
 
-_METRICS = {"results": (TERMINAL["testbed"], POLICY), "ablation": (TERMINAL["pad"], STUDENT)}
-_METRICS["pad_results"] = _METRICS["ablation"]
-"""Stage -> the metrics that the terminal has room for, and all."""
+_KINDS = {"results": "testbed", "pad_results": "pad", "spl_results": "spl"}
+"""Stage -> kind of suite; an ablation says itself what it measures."""
 _TABLE = "table.csv"
 
 
@@ -42,18 +42,24 @@ def print_list(root: Path, suite: str | None) -> None:
 
 def print_release(release: Release, keys: Sequence[str]) -> None:
     """The main table in the terminal, with these metrics or, if none, those that there is room for."""
-    stage = provenance(release.path)["stage"]
-    if stage not in _METRICS:
+    kind = _kind(provenance(release.path))
+    if kind is None:
         texts = ", ".join(file.name for file in sorted(release.path.glob("*.md")))
         raise UserError(f"{release.folder}: it has no table of runs and metrics; read {texts}")
     cells = read_csv(release.path / _TABLE)
-    few, every = _METRICS[stage]
-    there = {spec.key: spec for spec in present(every, cells)}
+    there = {spec.key: spec for spec in EVERY[kind](cells)}
     unknown = [key for key in keys if key not in there]
     if unknown:
         raise UserError(f"--metrics {', '.join(unknown)}: not in the table; it has {', '.join(there)}")
-    print_table(release.path / _TABLE, [there[key] for key in keys] or present(few, cells))
+    print_table(release.path / _TABLE, [there[key] for key in keys] or TERMINAL[kind](cells))
     print(f"{release.folder}: {release.record()['date'][:10]}, {_commit(release)}, {_state(release)}")
+
+
+def _kind(record: dict[str, Any]) -> str | None:
+    """Of the suite that a table belongs to, as far as its metrics go; None if it has no runs."""
+    if record["stage"] == "ablation":
+        return "pad" if record["spec"].get("measure", "student") == "student" else "spl"
+    return _KINDS.get(record["stage"])
 
 
 def _line(release: Release, ablation: str, of_line: list[Release]) -> list[str]:

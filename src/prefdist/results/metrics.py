@@ -1,6 +1,9 @@
 """How each metric is shown in the tables, and which ones the terminal has room for."""
 
-from prefdist.results.tables import MetricSpec
+from collections.abc import Callable, Sequence
+
+from prefdist.results import metrics_behaviour
+from prefdist.results.tables import Cell, MetricSpec, present
 
 POLICY = (
     MetricSpec("forward_kl", "KL(π*‖π̂)", "nats", "lower"),
@@ -41,8 +44,17 @@ TEACHER = (
     MetricSpec("entropy", "entropy of its rankings / ln n!", decimals=3),
 )
 ANSWERS = (MetricSpec("right", "picks the right reference", "%", "higher", scale=100, decimals=1),)
-TERMINAL = {
-    "testbed": tuple(spec for spec in POLICY if spec.key not in {"reward", "unfinished", "distinct_2", "entropy"}),
-    "pad": STUDENT[:5] + tuple(spec for spec in STUDENT if spec.key == "length"),
+_NO_ROOM = {"reward", "unfinished", "distinct_2", "entropy"}
+Cells = Sequence[Cell]
+EVERY: dict[str, Callable[[Cells], list[MetricSpec]]] = {
+    "testbed": lambda cells: present(POLICY, cells),
+    "pad": lambda cells: present(STUDENT, cells),
+    "spl": lambda cells: metrics_behaviour.specs(cell["metric"] for cell in cells),
 }
-"""Kind of suite -> what the terminal has room for."""
+"""Kind of suite -> the metrics that its table has."""
+TERMINAL: dict[str, Callable[[Cells], list[MetricSpec]]] = {
+    "testbed": lambda cells: present([spec for spec in POLICY if spec.key not in _NO_ROOM], cells),
+    "pad": lambda cells: present([*STUDENT[:5], *(spec for spec in STUDENT if spec.key == "length")], cells),
+    "spl": lambda cells: metrics_behaviour.terminal_metrics(cell["metric"] for cell in cells),
+}
+"""Kind of suite -> what of it the terminal has room for."""

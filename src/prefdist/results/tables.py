@@ -23,7 +23,7 @@ Cell = dict[str, Any]
 _NUMBERS, _COUNTS = COLUMNS[2:5], COLUMNS[5:]
 _ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
 _TERMINAL_WIDTH, _TERMINAL_METRICS = 120, 6
-_CAPTION = (
+CAPTION = (
     "Estimate [95 % interval over prompts × seeds, pigeonhole bootstrap]; ↓ lower is better, ↑ higher is better. "
     "A run with one seed has an interval over prompts only. † some (seed, prompt) had no value; the CSV counts them."
 )
@@ -101,15 +101,20 @@ def read_csv(path: Path) -> list[Cell]:
 
 
 def write_markdown(cells: Sequence[Cell], metrics: Sequence[MetricSpec], path: Path) -> None:
-    """Write a wide table: a row a run in order of appearance, a column a metric (`0.52 [0.48, 0.57]`), and n."""
+    """Write a wide table (`markdown_table`) below what its numbers are."""
+    path.write_text("\n".join([CAPTION, "", *markdown_table(cells, metrics)]) + "\n", encoding="utf-8")
+
+
+def markdown_table(cells: Sequence[Cell], metrics: Sequence[MetricSpec]) -> list[str]:
+    """Lines: a row a run in order of appearance, a column a metric (`0.52 [0.48, 0.57]`), and n."""
     header = ["run", *(spec.heading for spec in metrics), "prompts", "seeds"]
-    lines = [_CAPTION, "", _markdown_row(header), _markdown_row(["---", *["---:"] * (len(header) - 1)])]
+    lines = [markdown_row(header), markdown_row(["---", *["---:"] * (len(header) - 1)])]
     for run, of_run in _by_run(cells).items():
         shown = [of_run[spec.key] for spec in metrics if spec.key in of_run]
         counts = [_span([cell[name] for cell in shown]) for name in ("n_prompts", "n_seeds")]
         texts = [_with_interval(of_run[spec.key], spec) if spec.key in of_run else "–" for spec in metrics]
-        lines.append(_markdown_row([run, *texts, *counts]))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines.append(markdown_row([run, *texts, *counts]))
+    return lines
 
 
 def print_table(path: Path, metrics: Sequence[MetricSpec]) -> None:
@@ -168,7 +173,7 @@ def _csv_number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def _markdown_row(texts: Sequence[str]) -> str:
+def markdown_row(texts: Sequence[str]) -> str:
     return "| " + " | ".join(texts) + " |"
 
 
