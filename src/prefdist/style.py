@@ -41,8 +41,11 @@ def with_estimate(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def error(cell: Cell) -> npt.NDArray[np.float64]:
-    """[2, 1] distances from the estimate to the ends of its interval; NaN draws no bar."""
-    return np.array([[cell["estimate"] - cell["low"]], [cell["high"] - cell["estimate"]]])
+    """[2, 1] distances from the estimate to the ends of its interval; NaN draws no bar.
+
+    Of an interval that lies beside its estimate, as that of a calibration error may, the bar goes to the far end.
+    """
+    return np.maximum([[cell["estimate"] - cell["low"]], [cell["high"] - cell["estimate"]]], 0.0)
 
 
 def new_figure(width: float, height: float) -> Figure:
