@@ -12,6 +12,8 @@ from prefdist.tokens import Packed, pack
 
 TOKENS = 8192
 """Tokens of a batch, padding included."""
+ROW_TOKENS = 1024
+"""Tokens of a packed row, where it holds several responses: attention grows with the square of them."""
 
 Ids = Sequence[int]
 
@@ -63,19 +65,31 @@ def _in_batches(
     pad_id: int,
 ) -> list[Tensor]:
     device = next(model.parameters()).device
-    lengths = [len(p) + sum(map(len, ys)) for p, ys in zip(prompts, responses, strict=True)]
+    parts = [(i, some) for i, (p, ys) in enumerate(zip(prompts, responses, strict=True)) for some in _rows(len(p), ys)]
+    lengths = [len(prompts[i]) + sum(map(len, ys)) for i, ys in parts]
     # Rows of one batch have the same number of responses and about the same length.
-    order = sorted(range(len(prompts)), key=lambda i: (len(responses[i]), lengths[i]))
-    results: list[Tensor] = [torch.empty(0)] * len(prompts)
+    order = sorted(range(len(parts)), key=lambda k: (len(parts[k][1]), lengths[k]))
+    scored: list[Tensor] = [torch.empty(0)] * len(parts)
     start = 0
     while start < len(order):
         stop = start + 1
-        n = len(responses[order[start]])
-        while stop < len(order) and len(responses[order[stop]]) == n and lengths[order[stop]] * (stop - start) < TOKENS:
+        n = len(parts[order[start]][1])
+        while stop < len(order) and len(parts[order[stop]][1]) == n and lengths[order[stop]] * (stop - start) < TOKENS:
             stop += 1
         batch = order[start:stop]
-        packed = pack([prompts[i] for i in batch], [responses[i] for i in batch], pad_id=pad_id).to(device)
-        for i, row in zip(batch, score(packed).float().cpu(), strict=True):
-            results[i] = row
+        packed = pack([prompts[parts[k][0]] for k in batch], [parts[k][1] for k in batch], pad_id=pad_id).to(device)
+        for k, row in zip(batch, score(packed).float().cpu(), strict=True):
+            scored[k] = row
         start = stop
-    return results
+    results: list[list[Tensor]] = [[] for _ in prompts]
+    for (i, _), row in zip(parts, scored, strict=True):
+        results[i].append(row)
+    return [torch.cat(rows) for rows in results]
+
+
+def _rows(prompt: int, responses: Sequence[Ids]) -> list[Sequence[Ids]]:
+    """The responses to a prompt of so many tokens, in as few equal rows of ROW_TOKENS as hold them."""
+    total = sum(map(len, responses))
+    each = max(1, (ROW_TOKENS - prompt) * len(responses) // total) if prompt + total > ROW_TOKENS else len(responses)
+    each = max(1, -(-len(responses) // -(-len(responses) // each)))
+    return [responses[start : start + each] for start in range(0, len(responses), each)]
