@@ -86,7 +86,7 @@ def test_calibration_and_texts(smoke: Plan, tmp_path: Path) -> None:
 
 
 def test_best_of_n(tmp_path: Path) -> None:
-    """Each seed's 128 answers to 120 problems under its judge; 128 other answers are only stored."""
+    """Each seed's 128 answers to 60 problems under its judge; 128 other answers are only stored."""
     suite = load_suite("spl_arithmetic", ROOT)
     made, facts = plan(suite, ROOT), Facts(tmp_path)
     artefact = named(made, "best_of_n", "spl_2")
@@ -94,8 +94,8 @@ def test_best_of_n(tmp_path: Path) -> None:
     response = lengths.response(80)
     each = 2 * (size.body * (lengths.prompt + 128 * response) + size.predicts * 128 * response)
     found = work_of(artefact, facts)
-    assert found.flops == pytest.approx({"score": 2 * 120 * each})
-    assert found.disk == 3 * 120 * 128 * 40
+    assert found.flops == pytest.approx({"score": 2 * 60 * each})
+    assert found.disk == 3 * 60 * 128 * 40
 
 
 # ---- pairs of a dataset ----------------------------------------------------------------------------------------------
