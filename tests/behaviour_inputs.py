@@ -7,15 +7,25 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+import torch
 import yaml
 from chat_models import MISTRAL_TEMPLATE, TEXTS, ZEPHYR_TEMPLATE, mistral_folder
+from conftest import plain_logps
 from embedder_models import bert_folder
 from test_pad_hub_models import make
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefdist.config_spl import SplSuite
+from prefdist.data import tables
 from prefdist.plan import Artefact, Plan, plan
 from prefdist.suites import parse_suite
 
+Made = tuple[Path, Plan]
+Row = dict[str, Any]
+NATS = 1e-3
+"""Between packed rows and one unpadded pass, both in float32: some tens of tokens of a few nats."""
 ROOT = Path(__file__).resolve().parents[1]
 HH_RLHF = ROOT.parent / "shared/data/hh_rlhf/harmless-base.test.jsonl.gz"
 STEPS = {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "warmup_steps": 1, "learning_rate": 1e-2}
@@ -171,3 +181,57 @@ def made(name: str, folder: Path) -> tuple[Path, Plan]:
 def named(found: Plan, stage: str, name: str) -> Artefact:
     (artefact,) = (a for a in found.of_stage(stage) if a.name == name)
     return artefact
+
+
+def read(root: Path, artefact: Artefact, file: str, schema: Any) -> list[Row]:
+    return tables.read_table(root / artefact.path / file, schema)
+
+
+def metric(root: Path, artefact: Artefact, name: str) -> dict[str, float]:
+    """Prompt -> value."""
+    rows = read(root, artefact, "metrics.parquet", tables.METRICS)
+    return {row["prompt_id"]: row["value"] for row in rows if row["metric"] == name}
+
+
+class Plain:
+    """A model folder by transformers alone: the ids of its conversations, and log-probabilities without packing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+
+    def prompt(self, text: str) -> list[int]:
+        turn = [{"role": "user", "content": text}]
+        ids = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+        bos = self.tokenizer.bos_token_id
+        return list(ids) if ids[0] == bos else [bos, *ids]
+
+    def logp(self, prompt: str, response: list[int], temperature: float = 1.0) -> float:
+        return float(plain_logps(self.model, self.prompt(prompt), response, temperature).sum())
+
+    def next_token(self, prompt: str) -> Tensor:
+        with torch.no_grad():
+            return self.model(torch.tensor([self.prompt(prompt)])).logits[0, -1].double().log_softmax(-1)
+
+
+def check_references(root: Path, found: Plan) -> None:
+    """log π₀ of both responses behind the rendered prompt, as one conversation of transformers' own."""
+    base = Plain(root / named(found, "model", "base").path)
+    (reference,) = found.of_stage("reference")
+    logps = read(root, reference, "logps.parquet", tables.LOGPS)
+    pairs = read(root, reference.inputs["preferences"], "preferences.parquet", tables.PREFERENCES)
+    assert len(logps) == len(pairs) == 17
+    for row, pair in zip(logps, pairs, strict=True):
+        for side in ("chosen", "rejected"):
+            assert row[f"logp_{side}"] == pytest.approx(base.logp(pair["prompt"], pair[f"{side}_ids"]), abs=NATS)
+
+
+def check_adapter(root: Path, found: Plan, *, rank: int) -> None:
+    """Of DPO: the rank, scale and dropout of the paper, and nothing but projections has moved."""
+    folder = root / named(found, "train", "dpo-seed0").path
+    adapter = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert (adapter["r"], adapter["lora_alpha"], adapter["lora_dropout"]) == (rank, rank, 0.05)
+    assert len(adapter["target_modules"]) == 7
+    merged, base = (AutoModelForCausalLM.from_pretrained(f) for f in (folder, root / named(found, "model", "base").path))
+    moved = {name for (name, a), b in zip(merged.named_parameters(), base.parameters(), strict=True) if not torch.equal(a, b)}
+    assert moved and all(name.endswith("_proj.weight") for name in moved)

@@ -1,6 +1,6 @@
-"""The committed paper suites of behaviour, every stage up to the tables, on tiny models of Mistral's family.
+"""The committed suite `spl`, every stage up to the tables, on a tiny instruct model of Mistral's family.
 
-Pairs are the real file of HH-RLHF where it is at hand, read once more here by other means, and rows in UltraFeedback's columns.
+Pairs are the real file of HH-RLHF where it is at hand, read once more here by other means.
 """
 
 import gzip
@@ -8,27 +8,17 @@ import json
 import math
 from collections import Counter
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from behaviour_inputs import GSM8K, HH_RLHF, MATH, QUESTIONS, TRUTHS, made, named, ultrafeedback
-from conftest import plain_logps
+from behaviour_inputs import HH_RLHF, NATS, Made, Plain, Row, check_adapter, check_references, made, metric, named, read
 from sentence_transformers import SentenceTransformer
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from prefdist.data import tables
-from prefdist.exports.export import export_data
-from prefdist.plan import Artefact, Plan
 
 pytestmark = pytest.mark.slow
-Made = tuple[Path, Plan]
-Row = dict[str, Any]
-NATS = 1e-3
-"""Between packed rows and one unpadded pass, both in float32: some tens of tokens of a few nats."""
 EMPTY_FINAL_TURNS, PROMPTS_DIFFER = (86, 516, 925, 1103), (1254, 1688, 1950, 1952, 2036)
 """Known rows of the real file that make no comparison."""
 
@@ -38,50 +28,6 @@ def instruct(tmp_path_factory: pytest.TempPathFactory) -> Made:
     if not HH_RLHF.is_file():
         pytest.skip(f"{HH_RLHF} is not there")
     return made("spl", tmp_path_factory.mktemp("spl"))
-
-
-@pytest.fixture(scope="module")
-def zephyr(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made("spl_best_of_n", tmp_path_factory.mktemp("gsm8k"))
-
-
-@pytest.fixture(scope="module")
-def mathematics(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made("spl_best_of_n_math", tmp_path_factory.mktemp("math"))
-
-
-def read(root: Path, artefact: Artefact, file: str, schema: Any) -> list[Row]:
-    return tables.read_table(root / artefact.path / file, schema)
-
-
-def metric(root: Path, artefact: Artefact, name: str) -> dict[str, float]:
-    """Prompt -> value."""
-    rows = read(root, artefact, "metrics.parquet", tables.METRICS)
-    return {row["prompt_id"]: row["value"] for row in rows if row["metric"] == name}
-
-
-class Plain:
-    """A model folder by transformers alone: the ids of its conversations, and log-probabilities without packing."""
-
-    def __init__(self, folder: Path) -> None:
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-
-    def prompt(self, text: str) -> list[int]:
-        turn = [{"role": "user", "content": text}]
-        ids = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
-        bos = self.tokenizer.bos_token_id
-        return list(ids) if ids[0] == bos else [bos, *ids]
-
-    def logp(self, prompt: str, response: list[int], temperature: float = 1.0) -> float:
-        return float(plain_logps(self.model, self.prompt(prompt), response, temperature).sum())
-
-    def next_token(self, prompt: str) -> Tensor:
-        with torch.no_grad():
-            return self.model(torch.tensor([self.prompt(prompt)])).logits[0, -1].double().log_softmax(-1)
-
-
-# ---- pairs -----------------------------------------------------------------------------------------------------------
 
 
 def real_rows() -> list[tuple[str, str, str]]:
@@ -145,55 +91,12 @@ def test_rows_that_are_no_comparison_are_named(instruct: Made) -> None:
         assert set(PROMPTS_DIFFER) <= set(kinds[file, "prompts_differ"])
 
 
-def test_messages_and_their_defects(zephyr: Made) -> None:
-    """One training prompt is held out, too, and two rows are no comparison: 37 are left for policies and judge."""
-    root, found = zephyr
-    rows = ultrafeedback()
-    triples = {
-        (r["prompt"].strip(), *(r[side][-1]["content"].strip() for side in ("chosen", "rejected")))
-        for s in rows.values()
-        for r in s
-    }
-    for part in found.of_stage("pairs"):
-        pairs = read(root, part, "preferences.parquet", tables.PREFERENCES)
-        assert {(row["prompt"], row["chosen"], row["rejected"]) for row in pairs} <= triples
-        trained = {row["prompt"] for row in pairs if row["split"] == "train"}
-        assert rows["train_prefs"][0]["prompt"] not in trained | {"Same?", "Empty?"}
-        file = "train_prefs-00000-of-00001.parquet"
-        assert json.loads((root / part.path / "defects.json").read_text()) == [
-            {"file": file, "row": 3, "defect": "identical_responses"},
-            {"file": file, "row": 5, "defect": "empty_final_turn"},
-        ]
+def test_references_are_those_of_the_conversation(instruct: Made) -> None:
+    check_references(*instruct)
 
 
-# ---- models and samples ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("suite", ["instruct", "zephyr"])
-def test_references_are_those_of_the_conversation(suite: str, request: pytest.FixtureRequest) -> None:
-    """log π₀ of both responses behind the rendered prompt, as one conversation of transformers' own."""
-    root, found = request.getfixturevalue(suite)
-    base = Plain(root / named(found, "model", "base").path)
-    (reference,) = found.of_stage("reference")
-    logps = read(root, reference, "logps.parquet", tables.LOGPS)
-    pairs = read(root, reference.inputs["preferences"], "preferences.parquet", tables.PREFERENCES)
-    assert len(logps) == len(pairs) == 17
-    for row, pair in zip(logps, pairs, strict=True):
-        for side in ("chosen", "rejected"):
-            assert row[f"logp_{side}"] == pytest.approx(base.logp(pair["prompt"], pair[f"{side}_ids"]), abs=NATS)
-
-
-def test_adapters_of_the_papers_rank(instruct: Made, zephyr: Made) -> None:
-    for (root, found), rank in ((instruct, 16), (zephyr, 64)):
-        folder = root / named(found, "train", "dpo-seed0").path
-        adapter = json.loads((folder / "adapter" / "adapter_config.json").read_text())
-        assert (adapter["r"], adapter["lora_alpha"], adapter["lora_dropout"]) == (rank, rank, 0.05)
-        assert len(adapter["target_modules"]) == 7
-        merged, base = (AutoModelForCausalLM.from_pretrained(f) for f in (folder, root / named(found, "model", "base").path))
-        moved = {
-            name for (name, a), b in zip(merged.named_parameters(), base.parameters(), strict=True) if not torch.equal(a, b)
-        }
-        assert moved and all(name.endswith("_proj.weight") for name in moved)
+def test_the_adapter_is_of_the_papers_rank(instruct: Made) -> None:
+    check_adapter(*instruct, rank=16)
 
 
 def test_draws_are_of_the_law_that_the_suite_names(instruct: Made) -> None:
@@ -237,9 +140,6 @@ def filtered(policy: Plain, prompt: str, ids: list[int], name: str) -> float:
         assert token in kept
         total += math.log(law[token] / law[kept].sum())
     return total
-
-
-# ---- what is measured ------------------------------------------------------------------------------------------------
 
 
 def test_diversity_and_quality(instruct: Made) -> None:
@@ -306,90 +206,3 @@ def test_tax_and_benchmarks(instruct: Made) -> None:
         assert value == pytest.approx(-base.logp(rows[prompt_id]["prompt"], ids) / len(ids), abs=NATS)
     accuracy = metric(root, named(found, "benchmarks", "base"), "gsm8k/acc,none")
     assert accuracy.keys() == {f"gsm8k/{i}" for i in range(3)} and set(accuracy.values()) <= {0.0, 1.0}
-
-
-def test_questions_and_their_answers(zephyr: Made) -> None:
-    """Gold letters are those of the files; shots are of the same subject; a letter counts with and without its space."""
-    root, found = zephyr
-    asked = {
-        name: read(root, named(found, "choices", name), "choices.parquet", tables.CHOICES) for name in ("mmlu", "truthfulqa")
-    }
-    right = {row["question"]: row["choices"][row["answer"]] for row in QUESTIONS}
-    right |= {row["question"]: row["mc1_targets"]["choices"][0] for row in TRUTHS}
-    assert {name: len(rows) for name, rows in asked.items()} == {"mmlu": len(QUESTIONS), "truthfulqa": len(TRUTHS)}
-    for name, rows in asked.items():
-        for row in rows:
-            *shots, last = row["prompt"].split("\n\n")
-            question, *options, end = last.split("\n")
-            assert end == "Answer:" and len(options) == row["options"]
-            assert options[row["gold"]] == f"{'ABCDE'[row['gold']]}. {right[question]}"
-            assert len(shots) == (1 + 5 if name == "mmlu" else 0)
-            assert all(
-                shot.startswith("Example") and f"A. {row['subject'][0]}" in shot and shot[-2:] in (" A", " B", " C", " D")
-                for shot in shots[1:]
-            )
-    assert len({row["gold"] for row in asked["truthfulqa"]}) > 1, "the right option is not always the first"
-
-    artefact = named(found, "calibration", "dpo")
-    policy = Plain(root / named(found, "train", "dpo-seed0").path)
-    vocabulary = policy.tokenizer.get_vocab()
-    for answer in read(root, artefact, "answers.parquet", tables.ANSWERS):
-        (row,) = [row for row in asked[answer["choices"]] if row["question_id"] == answer["question_id"]]
-        law = policy.next_token(row["prompt"])
-        letters = [[vocabulary[piece] for piece in (letter, f"▁{letter}") if piece in vocabulary] for letter in "ABCDE"]
-        expected = [float(law[ids].logsumexp(0)) for ids in letters[: row["options"]]]
-        assert answer["logp_options"] == pytest.approx(expected, abs=NATS)
-        assert answer["gold"] == row["gold"]
-
-
-def test_problems(zephyr: Made, mathematics: Made) -> None:
-    """Of one configuration of GSM8K and all of MATH, instruction behind, annotations away, levels as modules."""
-    root, found = zephyr
-    rows = read(root, named(found, "problems", "gsm8k"), "prompts.parquet", tables.PROMPTS)
-    instruction = 'Solve it step by step. End with a line that has only "#### " and the number.'
-    assert {row["prompt"] for row in rows} == {f"{row['question']}\n\n{instruction}" for row in GSM8K}
-    assert {row["reference"] for row in rows} == {f"{i} + 1 = {i + 1}.\n#### {i + 1}" for i in range(4)}
-    root, found = mathematics
-    rows = read(root, named(found, "problems", "math"), "prompts.parquet", tables.PROMPTS)
-    assert sorted(row["module"] for row in rows) == ["math 1", "math 2", "math 3"]
-    assert {row["prompt"].partition("\n\n")[0] for row in rows} == {row["problem"] for row in MATH}
-    assert all(row["prompt"].endswith("\n\nSolve it step by step. Put the final answer into \\boxed{}.") for row in rows)
-
-
-@pytest.mark.parametrize("suite", ["zephyr", "mathematics"])
-def test_outcomes(suite: str, request: pytest.FixtureRequest) -> None:
-    """Of each of two problems six answers with a reward, and five others of π₀ without."""
-    root, found = request.getfixturevalue(suite)
-    splits = set()
-    for artefact in found.of_stage("best_of_n"):
-        outcomes = read(root, artefact, "outcomes.parquet", tables.OUTCOMES)
-        assert sorted(Counter(row["prompt_id"] for row in outcomes).values()) == [6, 6]
-        assert all(math.isfinite(row["reward"]) for row in outcomes)
-        share = {
-            name: sum(r["correct"] for r in outcomes if r["prompt_id"] == name) / 6
-            for name in {r["prompt_id"] for r in outcomes}
-        }
-        assert metric(root, artefact, "pass_at_1") == share
-        split = read(root, artefact, "split.parquet", tables.OUTCOMES)
-        assert sorted(Counter(row["prompt_id"] for row in split).values()) == [5, 5]
-        assert {(row["run"], row["reward"]) for row in split} == {("base", None)}
-        splits.add(json.dumps(split))
-    assert len(splits) == 1, "problems are as difficult for all policies"
-    assert len(found.of_stage("best_of_n")) > 2
-
-
-def test_data_to_be_shared(zephyr: Made, tmp_path: Path) -> None:
-    """Each table once, under names of its own: the suite's prompts above, the judge's and those of problems beside them."""
-    root, found = zephyr
-    export_data(found, root, tmp_path / "data")
-    index = json.loads((tmp_path / "data" / "index.json").read_text())
-    draws = {f"draws/{artefact.name}.parquet" for artefact in found.of_stage("draws")}
-    assert index.keys() == draws | {
-        "prompts.parquet",
-        *(f"prompts/{name}.parquet" for name in ("judge", "gsm8k")),
-        *(f"preferences/{name}.parquet" for name in ("policies", "judge")),
-        "logps/policies.parquet",
-        *(f"choices/{name}.parquet" for name in ("mmlu", "truthfulqa")),
-    }
-    assert index["prompts.parquet"]["artefact"].startswith("policies-")
-    assert index["prompts/gsm8k.parquet"]["rows"] == len(GSM8K)

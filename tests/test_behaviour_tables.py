@@ -1,183 +1,63 @@
-"""The results of a suite of behaviour: values by other ways, tables rebuilt byte for byte, figures that show them."""
+"""The tables of behaviour: values by other ways, rebuilt byte for byte, shown in the terminal."""
 
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from behaviour_results import (
+    ANSWERS,
+    MODELS,
+    POLICIES,
+    PROBLEMS,
+    PROMPTS,
+    QUESTIONS,
+    RESAMPLES,
+    SEEDS,
+    SPEC,
+    answers,
+    cell,
+    made,
+    outcomes,
+    value,
+    write_inputs,
+    write_results,
+)
 from rich.cells import cell_len
 
-from prefdist import artefacts
-from prefdist.config_spl import SplSuite
-from prefdist.data import tables
 from prefdist.errors import UserError
-from prefdist.evaluation.multiple_choice import Answers, metrics, question_rows
+from prefdist.evaluation.multiple_choice import Answers, metrics
 from prefdist.evaluation.significance import compare_all
-from prefdist.plan.behaviour import sweeps
-from prefdist.results import ablation, behaviour, calibration
+from prefdist.results import ablation, calibration
 from prefdist.results.behaviour_tables import read_rows
-from prefdist.results.calibration import grouped_answers
 from prefdist.results.coverage import powers
 from prefdist.results.differences import read_cells
-from prefdist.results.figures_answers import coverage, reliabilities
-from prefdist.results.figures_behaviour import Look, front, main_quality_diversity, quality_diversity
-from prefdist.results.figures_shift import repeats, shift
 from prefdist.results.listing import print_release
-from prefdist.results.metrics_behaviour import DIVERSITY, REPEATS, SHIFT, main_metrics, measure_of, specs
+from prefdist.results.metrics_behaviour import main_metrics, measure_of, specs
 from prefdist.results.release import Release, new_record
-from prefdist.results.tables import Cell, read_csv
+from prefdist.results.tables import read_csv
 from prefdist.results.verify import verify_release
-from prefdist.suites import load_suite
-
-SEEDS = (0, 1)
-POLICIES = ("base", "dpo", "spl", "dpo_hot")
-MODELS = POLICIES[:3]
-SPEC: dict[str, Any] = {
-    "suite": "made",
-    "seeds": list(SEEDS),
-    "measured": {
-        "diversity": list(POLICIES),
-        "shift": list(MODELS),
-        "repeats": ["dpo", "dpo_hot"],
-        "calibration": list(MODELS),
-        "best_of_n": list(MODELS),
-        "tax": list(MODELS),
-        "benchmarks": list(MODELS),
-    },
-    "families": {"base": "π₀", "dpo": "DPO", "spl": "SPL", "dpo_hot": "temperature"},
-    "sweeps": [["dpo", "dpo_hot"]],
-    "bins": 4,
-    "easy": 1,
-    "medium": 2,
-}
-PROMPTS, QUESTIONS, PROBLEMS, ANSWERS = 6, 12, 5, 4
-Row = dict[str, Any]
-
-
-def value(run: str, seed: int, prompt: int, name: str) -> float:
-    """Of a prompt and seed, the same for all runs, plus 0.01 for each place of the run in POLICIES."""
-    noise = np.random.default_rng([seed, prompt, len(name)]).normal(0.5, 0.1)
-    return float(noise + 0.01 * POLICIES.index(run))
-
-
-def rows(run: str, names: list[str], prompts: int = PROMPTS) -> list[Row]:
-    return [
-        {"run": run, "seed": seed, "prompt_id": f"p{p}", "metric": name, "value": value(run, seed, p, name)}
-        for name, seed, p in itertools.product(names, SEEDS, range(prompts))
-    ]
-
-
-def answers(run: str) -> list[Row]:
-    found = []
-    for seed, q in itertools.product(SEEDS, range(QUESTIONS)):
-        rng = np.random.default_rng([POLICIES.index(run), seed, q])
-        logps = np.log(0.9 * rng.dirichlet(np.ones(3)))
-        key = {"run": run, "choices": "made", "seed": seed, "question_id": f"q{q}"}
-        found.append({**key, "gold": int(rng.integers(3)), "logp_options": logps.tolist()})
-    return found
-
-
-def outcomes(run: str, seeds: tuple[int, ...] = SEEDS, *, rewarded: bool = True) -> list[Row]:
-    """π₀ is right by chance, `dpo` more often, `spl` always; two answers to a problem share a reward."""
-    found = []
-    for seed, p, sample in itertools.product(seeds, range(PROBLEMS), range(ANSWERS)):
-        rng = np.random.default_rng([7, POLICIES.index(run), seed, p, sample])
-        correct = bool(rng.random() < {"base": 0.25, "dpo": 0.5, "spl": 1.1}[run])
-        reward = float(rng.integers(3)) if rewarded else None
-        key = {"run": run, "seed": seed, "prompt_id": f"problem{p}", "sample": sample}
-        found.append({**key, "correct": correct, "reward": reward})
-    return found
-
-
-def write_measure(out: Path, measure: str, run: str) -> None:
-    """What the stage of a measure leaves."""
-    if measure == "calibration":
-        of_run = answers(run)
-        tables.write_table(out / "answers.parquet", of_run, tables.ANSWERS)
-        metric_rows = [
-            {**row, "metric": f"made/{row['metric']}"}
-            for seed in SEEDS
-            for row in question_rows(Answers.of_rows([r for r in of_run if r["seed"] == seed]), run=run, seed=seed)
-        ]
-    elif measure == "best_of_n":
-        tables.write_table(out / "outcomes.parquet", outcomes(run), tables.OUTCOMES)
-        tables.write_table(out / "split.parquet", outcomes("base", (9,), rewarded=False), tables.OUTCOMES)
-        metric_rows = rows(run, ["pass_at_1", "answer_length", "answer_unfinished"])
-    elif measure == "repeats":
-        contexts = itertools.product(("repeats", "random", "text"), (0, 4))
-        names = [f"{spec.key}/{filling}/{k}" for filling, k in contexts for spec in REPEATS[:2]]
-        metric_rows = rows(run, names)
-        fit = {"accuracy": 0.75, "accuracy_low": 0.5, "accuracy_high": 0.875, "lambda_low": None, "lambda_high": None}
-        cells = [
-            {"seed": seed, "filling": filling, "k": k, **fit, "lambda": None if run == "dpo_hot" else 0.25}
-            for seed, filling, k in itertools.product(SEEDS, ("repeats", "random", "text"), (0, 4))
-        ]
-        (out / "fits.json").write_text(json.dumps(cells))
-    elif measure == "shift":
-        metric_rows = rows(run, [spec.key for spec in SHIFT if run != "base" or spec.key != "tpm_reward_tilted"])
-        rejected = {"n": 8, "n_not_finite": 0, "minimum": -70.5, "quantiles": {"0.5": -60.25}}
-        found: list[Row] = [{"seed": seed, "reward": "none", "rejected": rejected} for seed in SEEDS]
-        if run != "base":
-            slope = {"prompts": 16, "value": 0.5, "low": 0.25, "high": 0.75, "r_squared": 0.125}
-            found += [{"seed": seed, "reward": who, **slope} for seed in SEEDS for who in ("own", "judge", "known")]
-        (out / "slopes.json").write_text(json.dumps(found))
-    else:
-        diversity = [spec.key for spec in DIVERSITY]
-        every = {"diversity": diversity, "tax": ["text_nll"], "benchmarks": ["arc_easy/acc,none"]}
-        metric_rows = rows(run, every[measure])
-        (out / "tasks.json").write_text('[{"seed": 0, "versions": {"arc_easy": 1.0}}]')
-    tables.write_table(out / "metrics.parquet", metric_rows, tables.METRICS)
-
-
-def made(folder: Path, stage: str, write: Callable[[Path], object], **identity: Any) -> Path:
-    """An artefact below the current folder, where manifests name it."""
-    key = {"stage": stage, "name": folder.name, "digest": "d", "code": "c", "spec": {}, **identity}
-    artefacts.make(folder, identity=key, inputs=identity.get("inputs", {}), run=write)
-    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_resamples() -> Iterator[None]:
-    """Of the slow statistic; no test here reads its intervals."""
+    """Also where tables are written again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "RESAMPLES", 20)
+        patch.setattr(calibration, "RESAMPLES", RESAMPLES)
         yield
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("artefacts")
-    found = {"text": made(root / "text" / "made", "text", lambda out: (out / "card.md").write_text("# Card\n"))}
-    for measure, runs in SPEC["measured"].items():
-        for run in runs:
-            folder = root / measure / run
-            found[f"{measure}/{run}"] = made(folder, measure, lambda out, m=measure, r=run: write_measure(out, m, r))  # type: ignore[misc]
-    for run, seed in itertools.product(("dpo", "spl"), SEEDS):
-
-        def trained(out: Path) -> None:
-            (out / "log.jsonl").write_text('{"tokens": 10}\n{"tokens": 14}\n')
-            (out / "timings.json").write_text("[1.5, 2]")
-
-        found[f"policy/{run}/{seed}"] = made(root / "train" / f"{run}-seed{seed}", "train", trained)
-    return found
+    return write_inputs(tmp_path_factory.mktemp("artefacts"))
 
 
 @pytest.fixture(scope="module")
 def results(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the stage makes, with its provenance."""
-    folder = tmp_path_factory.mktemp("checkout") / "results" / "made" / "v1"
-    folder.parent.mkdir(parents=True)
-    return made(folder, "spl_results", lambda out: behaviour.run(SPEC, inputs, out, out), spec=SPEC)
-
-
-def cell(folder: Path, run: str, metric: str, table: str = "table") -> Cell:
-    (found,) = (c for c in read_csv(folder / f"{table}.csv") if (c["run"], c["metric"]) == (run, metric))
-    return found
+    return write_results(inputs, tmp_path_factory.mktemp("checkout"))
 
 
 def test_what_the_stage_leaves(results: Path) -> None:
@@ -422,97 +302,3 @@ def test_names_tell_what_measured_them() -> None:
     (spec,) = specs(["gsm8k/exact_match,strict-match"])
     assert spec.heading == "gsm8k: exact match, strict-match ↑ (%)"
     assert [spec.key for spec in main_metrics(told, "benchmarks")] == ["mmlu/acc,none", "group/gsm8k/exact_match,strict-match"]
-
-
-LOOK = Look(SPEC["families"], SPEC["sweeps"])
-
-
-def of_measure(results: Path, measure: str) -> list[Cell]:
-    return [found for found in read_csv(results / "table.csv") if measure_of(found["metric"]) == measure]
-
-
-def texts(figure: Figure) -> str:
-    """All that is written in a figure."""
-    axes = [text for one in figure.axes for text in (one.xaxis.label, one.yaxis.label, *one.texts)]
-    ticks = [tick for one in figure.axes for tick in (*one.get_xticklabels(), *one.get_yticklabels())]
-    legends = [text for legend in figure.legends for text in legend.get_texts()]
-    titles = [one.get_title(loc="left") for one in figure.axes]
-    return "\n".join([*titles, *(text.get_text() for text in [*axes, *ticks, *legends, *figure.texts])])
-
-
-def test_quality_and_diversity_point_to_better(results: Path, tmp_path: Path) -> None:
-    cells = of_measure(results, "diversity")
-    figure = quality_diversity(cells, LOOK, tmp_path / "figure")
-    assert len(figure.axes) == 3 * 5 + 1
-    by_label = {(one.get_ylabel(), one.get_xlabel()): one for one in figure.axes}
-    assert by_label["", "self-BLEU ↓"].xaxis_inverted() and not by_label["", "EAD ↑"].xaxis_inverted()
-    shown = texts(figure)
-    assert "dpo → dpo_hot" in shown and "SPL: spl" in shown and "6 prompts × 2 seeds" in shown
-    first = figure.axes[0]
-    places = {str(c.get_label()): c[0].get_xydata()[0] for c in first.containers}
-    for run in POLICIES:
-        ends = [cell(results, run, metric)["estimate"] for metric in ("embedding_distance", "win_rate_base")]
-        assert places[run] == pytest.approx(ends)
-    main = main_quality_diversity(cells, LOOK, tmp_path / "main")
-    assert {text.get_text() for text in main.axes[0].texts} == set(POLICIES)
-    # The stage drew it from unrounded cells, so bytes are compared with a second drawing.
-    quality_diversity(cells, LOOK, tmp_path / "again")
-    assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "figure.svg").read_bytes()
-
-
-def test_the_front_is_what_nothing_beats_in_both() -> None:
-    points = np.random.default_rng(0).normal(size=(40, 2))
-    best = {tuple(p) for p in points if not any((q >= p).all() and (q > p).any() for q in points)}
-    assert {tuple(p) for p in front(points)} == best and len(best) > 1
-    tied = np.array([[1.0, 0.0], [1.0, 2.0], [0.0, 2.0]])
-    assert front(tied).tolist() == [[1.0, 2.0]]
-
-
-def test_shift_and_repeats_are_labelled(results: Path, tmp_path: Path) -> None:
-    slopes, fits = (read_rows(results / f"{name}.csv") for name in ("slopes", "fits"))
-    figure = shift(of_measure(results, "shift"), slopes, tmp_path / "shift")
-    shown = texts(figure)
-    assert len(figure.axes) == 5 and all(name in shown for name in MODELS)
-    assert "TPM by r̂ (D3) (%)" in shown and "slope on judge's r̂" in shown and "6 prompts × 2 seeds" in shown
-    slopes_drawn = [c for c in figure.axes[-1].containers]
-    assert len(slopes_drawn) == len(slopes)
-    without = shift(of_measure(results, "shift"), [], tmp_path / "without")
-    assert len(without.axes) == 4
-    figure = repeats(of_measure(results, "repeats"), fits, tmp_path / "repeats")
-    shown = texts(figure)
-    assert len(figure.axes) == 2 * 4 and "repeats of one token" in shown and "KL(π‖π₀), first token (nats)" in shown
-    assert shown.count("π and π₀ do not differ") == 1  # λ of dpo_hot
-
-
-def test_answers_are_drawn(results: Path, tmp_path: Path) -> None:
-    found = grouped_answers([row for run in MODELS for row in answers(run)])
-    figure = reliabilities(
-        {run: of_seeds for (run, _), of_seeds in found.items()}, dict.fromkeys(MODELS, 0.125), 4, tmp_path / "r"
-    )
-    shown = texts(figure)
-    assert "dpo\nECE 0.125" in shown and "12 questions × 2 seeds; 4 bins" in shown
-    first = found["base", "made"]
-    weights = [bar.get_height() for bar in figure.axes[1].patches]
-    confidence = np.concatenate([one.confidence for one in first])
-    assert weights == pytest.approx(np.histogram(confidence, bins=4, range=(0, 1))[0] / len(confidence))
-    cells = read_csv(results / "coverage.csv")
-    figure = coverage(cells, LOOK, tmp_path / "coverage")
-    shown = texts(figure)
-    assert all(name in shown for name in MODELS) and "all problems (n = 5)" in shown and "best of k by r̂ (%)" in shown
-    line = next(line for line in figure.axes[0].lines if line.get_label() == "dpo")
-    expected = [cell(results, "dpo", f"pass/all/{k}", "coverage")["estimate"] for k in (1, 2, 4)]
-    assert np.asarray(line.get_xydata()).T.tolist() == [[1, 2, 4], expected]
-
-
-def test_policies_that_differ_in_one_number_are_one_line() -> None:
-    suite = load_suite("spl_smoke", Path(__file__).resolve().parents[1])
-    assert isinstance(suite, SplSuite)
-    assert sweeps(suite) == [["dpo", "dpo_warm"]]
-    (run,) = (run for name, run in suite.runs.items() if name == "spl")
-    others = {
-        name: run.model_copy(update={"parameters": {"alpha": alpha, "beta": beta}})
-        for name, alpha, beta in [("far", 1.1, 0.1), ("near", 0.11, 0.1), ("small", 0.11, 0.01)]
-    }
-    longer = {"longer": run.model_copy(update={"optimisation": run.optimisation.model_copy(update={"steps": 5})})}
-    more = suite.model_copy(update={"runs": suite.runs | others | longer})
-    assert sweeps(more) == [["dpo", "dpo_warm"], ["near", "spl", "far"]]
