@@ -5,12 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import brentq
-from scipy.special import logsumexp
 from torch import Tensor
 
 from prefdist.evaluation import interpolation
-from prefdist.evaluation.interpolation import fit_sequence_level, fit_token_level
+from prefdist.evaluation.interpolation import fit_token_level
 
 
 def laws(steps: int, vocabulary: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -84,33 +82,6 @@ def test_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fit_token_level(tuned, base, tokens).value == pytest.approx(whole, abs=1e-9)
 
 
-@pytest.mark.parametrize("weight", [0.2, 0.6])
-def test_whole_responses(weight: float) -> None:
-    """Six prompts of ten responses: Z estimated from 4000 samples of θ0, and beside it the λ of the exact Z."""
-    rng = np.random.default_rng(0)
-    log_tuned, log_base = (x - logsumexp(x, axis=1, keepdims=True) for x in rng.normal(0, 0.7, (2, 6, 10)))
-    ratio = log_base - log_tuned
-    samples, of_tuned = [], []
-    for i in range(6):
-        law = np.exp(log_tuned[i] + weight * ratio[i])
-        samples.append(ratio[i][rng.choice(10, 400, p=law / law.sum())])
-        of_tuned.append(ratio[i][rng.choice(10, 4000, p=np.exp(log_tuned[i]))])
-    found = fit_sequence_level(samples, of_tuned)
-    assert abs(found.value - weight) < 4 * found.standard_error < 0.3
-
-    def exact_score(x: float) -> float:
-        """Σ_x Σ_i (d_i − E_λ[d]), with E_λ by enumeration."""
-        score = 0.0
-        for i in range(6):
-            law = np.exp(log_tuned[i] + x * ratio[i])
-            score += float((samples[i] - (law / law.sum()) @ ratio[i]).sum())
-        return score
-
-    exact = brentq(exact_score, 0, 1)
-    # Z from ten times as many samples as are explained adds a tenth of the variance at λ = 1: ⅓ of the standard error, 4 times.
-    assert abs(found.value - exact) < 1.3 * found.standard_error
-
-
 def test_refused() -> None:
     tuned, base = laws(5)
     tokens = torch.zeros(5, dtype=torch.long)
@@ -122,9 +93,3 @@ def test_refused() -> None:
         fit_token_level(tuned, tuned, tokens)
     with pytest.raises(ValueError, match="bounds must be a range"):
         fit_token_level(tuned, base, tokens, bounds=(1, 0))
-    with pytest.raises(ValueError, match="samples are of 1 prompts and those of the tuned model of 2"):
-        fit_sequence_level([[1.0]], [[1.0], [2.0]])
-    with pytest.raises(ValueError, match="prompt 1: both need at least one sample, and finite log-ratios"):
-        fit_sequence_level([[1.0], []], [[1.0], [2.0]])
-    with pytest.raises(ValueError, match="does not vary"):
-        fit_sequence_level([[1.0]], [[2.0]])

@@ -71,7 +71,8 @@ def mean_curve(curves: FloatArray, *, resamples: int = 2000, confidence: float =
 def difficulty(others: npt.ArrayLike, *, easy: int = 4, medium: int = 64) -> Labels:
     """ "easy", "medium" or "hard" for each problem, by the first of its samples that is correct: [problems].
 
-    others: [problems, m], in the order drawn, of samples (or a model) that are not scored. Easy: solved within `easy`
+    others: [problems, m], in the order drawn, of samples (or a model) that are not scored: had the scored ones defined it, the
+    hard problems would be those that they happened to miss, and their coverage too low. Easy: solved within `easy`
     samples; medium: within `medium`; hard: later or never. The defaults are SPL's for GSM8K (arXiv 2511.08594).
 
     Raises:
@@ -82,38 +83,6 @@ def difficulty(others: npt.ArrayLike, *, easy: int = 4, medium: int = 64) -> Lab
         raise ValueError(f"difficulty needs 1 <= easy <= medium <= samples, got {easy}, {medium} and {hit.shape[1]}")
     first = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, hit.shape[1] + 1)
     return np.array(DIFFICULTIES)[np.searchsorted([easy, medium], first)]
-
-
-def coverage_by_difficulty(
-    correct: npt.ArrayLike,
-    others: npt.ArrayLike,
-    *,
-    easy: int = 4,
-    medium: int = 64,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """Mean pass@k, k = 1 … n, of the problems of each difficulty, with intervals over these problems; empty ones are absent.
-
-    correct: [problems, n], the samples that are scored. others: [problems, m], which define the difficulty (`difficulty`).
-    Had the scored samples defined it, the hard problems would be those that they happened to miss, and their coverage would
-    be too low: 0 for k ≤ medium where it is their own. Comparing two policies needs one definition for both, by a third.
-
-    Raises:
-        ValueError: the two overlap in memory, differ in problems, or have too few samples.
-    """
-    scored, splitting = np.asarray(correct), np.asarray(others)
-    if scored.ndim != 2 or len(scored) != len(splitting):
-        raise ValueError(f"both must be [problems, samples] of the same problems, got {scored.shape} and {splitting.shape}")
-    if np.shares_memory(scored, splitting):
-        raise ValueError("samples that define the difficulty cannot be scored: give others, such as the other half")
-    curves, labels = pass_at_each_k(scored), difficulty(splitting, easy=easy, medium=medium)
-    return {
-        label: mean_curve(curves[labels == label], resamples=resamples, confidence=confidence, seed=seed)
-        for label in DIFFICULTIES
-        if (labels == label).any()
-    }
 
 
 def samples_to_reach(curve: FloatArray, value: float) -> float:

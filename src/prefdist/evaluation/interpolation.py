@@ -6,13 +6,10 @@ crosses zero. Left out: where the log-probabilities come from.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import softmax
 from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 22
@@ -62,39 +59,6 @@ def fit_token_level(
             mean = (law * direction).sum(-1)
             score += float((direction.gather(-1, chosen.unsqueeze(-1)).squeeze(-1) - mean).sum())
             information += float((law * (direction - mean.unsqueeze(-1)).square()).sum())
-        return score, information
-
-    return _maximise(moments, bounds)
-
-
-def fit_sequence_level(
-    samples: Sequence[npt.ArrayLike], of_tuned: Sequence[npt.ArrayLike], *, bounds: tuple[float, float] = (0.0, 1.0)
-) -> Interpolation:
-    """λ of laws of whole responses, whose normaliser is estimated: Z(λ) = E_θ0[(p_ref/p_θ0)^λ], prompt by prompt.
-
-    Args:
-        samples: log p_ref − log p_θ0 of the samples to be explained, [n_i] a prompt.
-        of_tuned: the same of samples of θ0, [m_i] a prompt. Far from λ = 0 few of them carry all the weight: the variance of
-            these numbers should be a few nats² at most.
-        bounds: of λ.
-
-    Raises:
-        ValueError: other numbers of prompts, one without numbers, infinite ones, or ones of θ0 that do not vary.
-    """
-    given, drawn = ([np.asarray(x, dtype=np.float64) for x in groups] for groups in (samples, of_tuned))
-    if len(given) != len(drawn) or not given:
-        raise ValueError(f"samples are of {len(given)} prompts and those of the tuned model of {len(drawn)}")
-    for i, (x, y) in enumerate(zip(given, drawn, strict=True)):
-        if not (x.size and y.size and np.isfinite(x).all() and np.isfinite(y).all()):
-            raise ValueError(f"prompt {i}: both need at least one sample, and finite log-ratios")
-
-    def moments(weight: float) -> tuple[float, float]:
-        score = information = 0.0
-        for x, y in zip(given, drawn, strict=True):
-            law = softmax(weight * y)
-            mean = law @ y
-            score += float((x - mean).sum())
-            information += float(x.size * (law @ np.square(y - mean)))
         return score, information
 
     return _maximise(moments, bounds)

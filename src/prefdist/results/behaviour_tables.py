@@ -11,7 +11,7 @@ from typing import Any
 
 from prefdist.data import tables
 from prefdist.results.calibration import calibration_cells, write_calibration
-from prefdist.results.comparisons import write_comparisons
+from prefdist.results.comparisons import first_run, write_comparisons
 from prefdist.results.coverage import coverage_cells, read_curves, read_difficulties, write_coverage, write_efficiency
 from prefdist.results.metrics_behaviour import REPEATS, main_metrics, specs
 from prefdist.results.tables import CAPTION, Cell, main_table, markdown_row, markdown_table, write_csv, write_markdown
@@ -58,11 +58,6 @@ def write_behaviour(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
     wanted = {measure: (run, main_metrics(names, measure)) for measure, run in against.items()}
     write_comparisons(measured, wanted, out / "comparisons.md")
     return cells
-
-
-def first_run(policies: Sequence[str]) -> str:
-    """What the other policies are compared with: the first trained one."""
-    return next((name for name in policies if name != "base"), policies[0])
 
 
 def _write_problems(spec: dict[str, Any], rows: Path, out: Path) -> None:

@@ -10,6 +10,11 @@ from prefdist.results.tables import MetricSpec, markdown_row
 Rows = Sequence[Mapping[str, Any]]
 
 
+def first_run(policies: Sequence[str]) -> str:
+    """What the other policies are compared with: the first trained one."""
+    return next((name for name in policies if name != "base"), policies[0])
+
+
 def write_comparisons(rows: Rows, wanted: Mapping[str, tuple[str, Sequence[MetricSpec]]], file: Path) -> None:
     """A section a measure, a table a metric. wanted: measure -> what its other policies are compared with, and its metrics."""
     lines = [

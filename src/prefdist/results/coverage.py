@@ -25,6 +25,7 @@ from prefdist.evaluation.coverage import (
     sample_efficiency,
 )
 from prefdist.evaluation.resampling import Interval
+from prefdist.results.comparisons import first_run
 from prefdist.results.tables import COLUMNS, Cell, markdown_row
 
 CRITERIA = {"pass": "pass@k", "best": "best of k by r̂"}
@@ -95,11 +96,6 @@ def powers(n: int) -> list[int]:
     return [*(2**i for i in range(n.bit_length()) if 2**i < n), n]
 
 
-def reference_of(curves: dict[str, Curves]) -> str:
-    """Whose answers the others are to match: those of `dpo`, or of the first run."""
-    return "dpo" if "dpo" in curves else next((run for run in curves if run != "base"), "base")
-
-
 def write_coverage(cells: Sequence[Cell], labels: Labels, bounds: tuple[int, int], file: Path) -> None:
     """A table a criterion and difficulty: a row a policy, a column a k."""
     easy, medium = bounds
@@ -120,7 +116,7 @@ def write_coverage(cells: Sequence[Cell], labels: Labels, bounds: tuple[int, int
 
 def write_efficiency(curves: dict[str, Curves], file: Path) -> None:
     """How many answers of each policy are worth all of the reference policy's."""
-    reference = reference_of(curves)
+    reference = first_run(list(curves))
     other = curves[reference]
     n = other.of["pass"].shape[1]
     lines = [
