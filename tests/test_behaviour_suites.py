@@ -137,7 +137,7 @@ def test_a_world_of_another_kind_is_refused() -> None:
 
 
 def test_an_unknown_world_is_named_with_the_suite_that_asks() -> None:
-    with pytest.raises(UserError, match="suite spl_smoke: world: workflow/suites/testbet.yaml: no such suite; known are"):
+    with pytest.raises(UserError, match=r"suite spl_smoke: world: workflow/suites/testbet\.yaml: no such suite; known are"):
         planned(world="testbet")
 
 
