@@ -4,11 +4,14 @@ This process waits, and writes the artefact when all have ended well (artefacts.
 (stage.py) and how they share the work (parallel.py).
 """
 
+import json
 import logging
 import os
 import signal
 import sys
 import tempfile
+import time
+import traceback
 import uuid
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,11 @@ from typing import Any
 import torch
 from torch.distributed.elastic.agent.server.api import SignalException
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from prefdist.errors import UserError
 from prefdist.training import stage
-
-USER_ERROR = f"{UserError.__name__}: "
-"""How torch elastic reports it: the class's name before the sentence."""
 
 
 def processes(spec: dict[str, Any], wanted: int | None = None) -> int:
@@ -53,7 +53,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
         stage.run(spec, inputs, out, scratch)
         return
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it has to say is raised
-    with tempfile.TemporaryDirectory() as reports:
+    with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -63,40 +63,46 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
             max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=reports),
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
+        reports = Path(folder) / "errors"
+        reports.mkdir()
         try:
-            elastic_launch(config, _one)(spec, inputs, out, scratch, count)
+            elastic_launch(config, _one)(spec, inputs, out, scratch, reports)
         except ChildFailedError as error:
-            raise _told(*error.get_first_failure(), count) from None
+            raise _first_error(error, reports, count) from None
         except SignalException as stopped:
             raise SystemExit(128 + stopped.sigval) from None
 
 
-def _one(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path, count: int) -> None:
+def _one(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path, reports: Path) -> None:
     """One of the processes; torch elastic has put its place among them into the environment."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all; one traceback of it is enough
-    threads = os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    torch.set_num_threads(int(threads))
+    share = max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]))
+    torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(share))))
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this node, whatever its name resolves to
-    stage.run(spec, inputs, out, scratch)
+    try:
+        stage.run(spec, inputs, out, scratch)
+    except Exception as error:
+        for_user = isinstance(error, UserError)
+        report = {"rank": os.environ["RANK"], "for_user": for_user, "text": str(error) if for_user else traceback.format_exc()}
+        # By its time, to the nanosecond: those who wait for this process fail right after it, and elastic counts seconds.
+        (reports / f"{time.time_ns()}-{report['rank']}").write_text(json.dumps(report))
+        raise
     torch.distributed.destroy_process_group()
 
 
-def _told(rank: int, failure: ProcessFailure, count: int) -> Exception:
-    """The error that a process reported, or what can be said of one that was killed."""
-    who = f"process {rank} of {count}"
-    if failure.exitcode < 0 and failure.error_file_data is None:
-        name = signal.Signals(-failure.exitcode).name
+def _first_error(error: ChildFailedError, reports: Path, count: int) -> Exception:
+    """That of the process that ended first: any later one failed for want of it."""
+    killed = [(rank, failure) for rank, failure in error.failures.items() if failure.exitcode < 0]
+    if killed or not any(reports.iterdir()):
+        rank, failure = killed[0] if killed else error.get_first_failure()
         return UserError(
-            f"{who} of the training was killed ({name}; SIGKILL often means out of memory); all were ended, and the same "
-            f"command goes on from the last checkpoint"
+            f"process {rank} of {count} of the training was killed ({failure.signal_name()}; SIGKILL often means out of "
+            f"memory), and all were ended; the same command goes on from the last checkpoint"
         )
-    report = (failure.error_file_data or {}).get("message", failure.message)
-    if isinstance(report, str):
-        return RuntimeError(f"{who} of the training failed: {report}")
-    message, traceback = report["message"], report["extraInfo"]["py_callstack"]
-    if message.startswith(USER_ERROR):
-        return UserError(message.removeprefix(USER_ERROR))
-    return RuntimeError(f"{who} of the training failed:\n{traceback}")
+    report = json.loads(min(reports.iterdir()).read_text())
+    if report["for_user"]:
+        return UserError(report["text"])
+    return RuntimeError(f"process {report['rank']} of {count} of the training failed, and all were ended:\n{report['text']}")
