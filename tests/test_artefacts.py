@@ -235,15 +235,6 @@ def test_a_full_disk_keeps_the_last_checkpoint(small_disk: Path) -> None:
     assert checkpoint.load(small_disk, learner, optimiser) == (7, [{"loss": 1.0}])
 
 
-def test_only_the_first_process_puts_it_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    artefacts.make(tmp_path / "made", identity={}, inputs={}, run=write)
-    assert not visible(tmp_path)
-    monkeypatch.setenv("RANK", "0")
-    artefacts.make(tmp_path / "made", identity={}, inputs={}, run=write)
-    artefacts.verify(tmp_path / "made")
-
-
 def flip_a_bit(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[40_000] ^= 1

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from conftest import World
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from prefdist.errors import UserError
 from prefdist.training import checkpoint, examples, loop, stage
 from prefdist.training.batch import Dataset, Share
 from prefdist.training.learner import Learner
+from prefdist.training.parallel import Parallel
 
 
 @pytest.mark.parametrize("cause", ["loss", "gradient"])
@@ -59,10 +59,9 @@ def test_a_gradient_that_is_no_number_takes_no_step(world: World, tmp_path: Path
     settings = Optimisation(steps=2, batch_size=7, micro_batch_size=3, learning_rate=1e-3)
     with pytest.raises(UserError, match=r"step 0: the gradient's norm is (nan|inf) .*; no checkpoint was written yet"):
         loop.train(
-            Learner(policy),
+            Parallel(Learner(policy)),
             [loop.Stream(data, [root])],
             settings,
-            accelerator=Accelerator(cpu=True),
             pad_id=world.codec.pad_id,
             scratch=tmp_path,
         )

@@ -1,4 +1,4 @@
-"""A step is the same whatever it is split over: micro-batches, ragged ones, and processes.
+"""A step is the same whatever it is split over: micro-batches and ragged ones. (Processes: test_training_parallel.py.)
 
 The world's batches are of 7 examples, which no split divides evenly. Bounds: the terms are added in another order, and
 float32 carries 6e-8 of each; a few hundred of them make 1e-5 of a loss or a gradient norm. Adam divides a gradient by its
@@ -7,21 +7,16 @@ seldom two steps the same way: at most 3e-4 for the worst weight (seen: 3e-5) an
 2e-8). Weights move 1e-3 and more in mean, and a wrong weight of one micro-batch changes the norm by tens of percent.
 """
 
-import os
-import socket
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import PartialState
 from conftest import RUNS, World, read_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from prefdist import artefacts, cli
 from prefdist.training.batch import Batch
 
 WORST, MEAN = 3e-4, 1e-6
@@ -70,38 +65,3 @@ def test_micro_batches(run: str, world: World, tmp_path: Path) -> None:
     if run not in ("scorer", "dpo_lora"):  # its head is new; an adapter moves less
         moved = [(tensor - start[name]).abs().mean() for name, tensor in weights(tmp_path / "whole").items()]
         assert max(moved) > 1000 * MEAN
-
-
-def one_of(rank: int, world_size: int, port: int, root: Path, arguments: list[str]) -> None:
-    """What torchrun starts: a process that finds its place in the environment."""
-    torch.set_num_threads(1)
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
-    os.environ.update({name: str(value) for name, value in place.items()})
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    os.chdir(root)
-    failed = cli.main(arguments)
-    raise SystemExit(failed or PartialState().num_processes != world_size)
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
-
-
-@pytest.mark.parametrize("run", ["dpo", "pmle", "reverse_kl_ppo", "scorer"])
-def test_two_processes(run: str, world: World, tmp_path: Path, processes: ForkServerContext) -> None:
-    """`prefdist make` in two processes, with 4 and 3 of the examples, so 2 micro-batches against 1; then in one."""
-    artefact = world.artefacts[f"{run}-seed0"]
-    out = world.root / artefact.path
-    port, arguments = free_port(), ["make", str(artefact.path), "--suite", "tiny"]
-    started = [processes.Process(target=one_of, args=(rank, 2, port, world.root, arguments)) for rank in range(2)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(60)
-    assert [process.exitcode for process in started] == [0, 0]
-    artefacts.verify(out)
-    assert all(left.suffix == ".lock" for left in out.parent.glob(".*")), "a process left its folder behind"
-    world.train(run, tmp_path / "one")
-    check_same(tmp_path / "one", out)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from conftest import World, plain_logps
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from prefdist.training import examples
 from prefdist.training.batch import Share
 from prefdist.training.learner import Learner
 from prefdist.training.loop import Stream, train
+from prefdist.training.parallel import Parallel
 from prefdist.training.rollouts import RolloutSource
 from prefdist.training.terms import kl_term, objective_term
 
@@ -153,10 +153,9 @@ def test_the_ratio_of_the_first_update_is_1(make_source: MakeSource, world: Worl
 def one_step(source: RolloutSource, learner: Learner, terms: list[Any], world: World, scratch: Path) -> dict[str, float]:
     settings = Optimisation(steps=1, batch_size=source.batch_size, micro_batch_size=4, learning_rate=1e-4)
     (row,) = train(
-        learner,
+        Parallel(learner),
         [Stream(source, terms)],
         settings,
-        accelerator=Accelerator(cpu=True),
         pad_id=world.codec.pad_id,
         scratch=scratch,
     )
@@ -226,10 +225,9 @@ def test_reverse_kl_finds_its_target(algorithm: str, make_source: MakeSource, wo
     source = make_source(learner, batch_size=16, reward_model=LogProbability(target), objective=objective)
     before = reverse_kl(learner.policy, target, world)
     train(
-        learner,
+        Parallel(learner),
         [Stream(source, [objective_term(objective)])],
         Optimisation(steps=80, batch_size=16, micro_batch_size=16, learning_rate=5e-3),
-        accelerator=Accelerator(cpu=True),
         pad_id=world.codec.pad_id,
         scratch=tmp_path,
     )

@@ -37,18 +37,16 @@ def make(
     identity: dict[str, Any],
     inputs: dict[str, Path],
     run: Callable[[Path], None],
+    how: dict[str, Any] | None = None,
 ) -> None:
     """Run a stage into a temporary folder beside `out`, add its provenance, and put it in place.
 
     `identity` says what is made (stage, name, spec, digests). What has been made already with this identity, from inputs of
-    this content, is verified and kept. UserError if an input is incomplete or was changed, or if the disk is full.
+    this content, is verified and kept. `how` it is made is only recorded. UserError if an input is incomplete or was
+    changed, or if the disk is full.
     """
     sources = {role: verify(path) for role, path in inputs.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    if os.environ.get("RANK", "0") != "0":  # one of several processes of a training: the first locks and writes for all
-        with _temporary_folder(out, "rank") as temporary:
-            run(temporary)
-        return
     with _sole_maker(out):
         if _is_made(out, identity, sources):
             print(f"{out}: made before with the same code and inputs; verified and kept", file=sys.stderr)
@@ -56,15 +54,16 @@ def make(
         for left in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):  # by makers that were killed
             shutil.rmtree(left)
         started = time.time()
-        with _temporary_folder(out, "tmp") as temporary, _full_disk_named(out):
+        with _temporary_folder(out) as temporary, _full_disk_named(out):
             run(temporary)
             record = {
                 **identity,
+                **({"how": how} if how else {}),
                 "inputs": {role: {"path": str(inputs[role]), "content": sources[role]} for role in inputs},
                 "outputs": _file_digests(temporary),
                 "environment": environment(),
                 "wall_seconds": round(time.time() - started, 3),
-                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "peak_memory_mib": _peak_memory(),
             }
             _write_json(temporary / PROVENANCE, record)
             if out.exists():
@@ -103,9 +102,9 @@ def _is_made(out: Path, identity: dict[str, Any], sources: dict[str, str]) -> bo
 
 
 @contextmanager
-def _temporary_folder(out: Path, suffix: str) -> Iterator[Path]:
+def _temporary_folder(out: Path) -> Iterator[Path]:
     """A new folder beside `out`, gone at the end unless it was renamed."""
-    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:12]}.{suffix}")
+    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:12]}.tmp")
     folder.mkdir()
     try:
         yield folder
@@ -184,6 +183,11 @@ def environment() -> dict[str, Any]:
         "container": os.environ.get("PREFDIST_IMAGE"),  # set in an image, see containers.py
         "packages": packages,
     }
+
+
+def _peak_memory() -> int:
+    """Largest resident memory of this process, or of one that it started, in MiB."""
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // 1024
 
 
 def _device() -> str:

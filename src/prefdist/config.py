@@ -72,7 +72,11 @@ AnyText = Annotated[
 
 
 class Optimisation(Strict):
-    """One optimiser step uses `batch_size` examples, however they are split over micro-batches and processes."""
+    """One optimiser step uses `batch_size` examples, however they are split over micro-batches and processes.
+
+    `precision` is part of what an artefact is. `sharding` and `gradient_checkpointing` change no more than the order of
+    sums, as the number of processes does: they are left out of it, and nothing is made anew when they change.
+    """
 
     steps: int = Field(gt=0)
     batch_size: int = Field(default=32, gt=0, description="examples (a prompt with its responses) an optimiser step")
@@ -86,6 +90,22 @@ class Optimisation(Strict):
     max_loss: float = Field(default=1e4, gt=0, description="a larger loss stops the run")
     checkpoint_every: int = Field(default=50, gt=0, description="optimiser steps; rounded up to whole rollouts")
     probe_every: int = Field(default=0, ge=0, description="optimiser steps between points of the learning curve; 0 = none")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        exclude_if=lambda precision: precision == "float32",
+        description="of matrix products; bfloat16 keeps weights, optimiser, log-softmax, losses and sums in float32",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, exclude=True, description="compute activations again instead of keeping them: slower, less memory"
+    )
+    sharding: Literal["ddp", "fsdp"] = Field(
+        default="ddp", exclude=True, description="with several processes: all weights in each (ddp), or a part (fsdp)"
+    )
+
+    def how(self) -> dict[str, Any]:
+        """The settings that are left out of an artefact's specification, where they are not the default."""
+        fields = {name: field for name, field in type(self).model_fields.items() if field.exclude}
+        return {name: value for name, field in fields.items() if (value := getattr(self, name)) != field.default}
 
 
 class Lora(Strict):

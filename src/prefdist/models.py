@@ -74,7 +74,11 @@ class Scorer(nn.Module):
         return values.new_zeros(packed.mask.shape).masked_scatter(packed.mask, values)
 
     def _head(self, hidden: Tensor) -> Tensor:
-        return self.model.get_submodule("score")(hidden).squeeze(-1).float()
+        """In the precision of its weights, also where the layers below it run in bfloat16: it costs nothing."""
+        score = self.model.get_submodule("score")
+        with torch.autocast(hidden.device.type, enabled=False):
+            output: Tensor = score(hidden.to(score.weight.dtype))
+        return output.squeeze(-1).float()
 
 
 def add_lora(model: Any, settings: dict[str, Any], seed: int) -> Any:

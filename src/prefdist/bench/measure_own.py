@@ -18,6 +18,7 @@ from prefdist.tokens import Packed, pack
 from prefdist.training.batch import Dataset, Share
 from prefdist.training.learner import Learner
 from prefdist.training.loop import Stream, train
+from prefdist.training.parallel import Parallel
 from prefdist.training.terms import objective_term
 
 BETA = 0.2
@@ -50,8 +51,6 @@ def measure(
 
     `shared`: rows of a prompt with all its responses, as the project trains; otherwise a row a response.
     """
-    from accelerate import Accelerator
-
     policy = load_policy(work.model(model))
     clock = Clock()
     clock.mark()
@@ -62,7 +61,7 @@ def measure(
     learner = Learner(policy) if shared else _RowAResponse(policy)
     with tempfile.TemporaryDirectory() as scratch:
         log = train(
-            learner,
+            Parallel(learner),
             [Stream(Dataset(examples, batch_size, seed, Share()), [objective_term(objective(responses))])],
             Optimisation(
                 steps=steps,
@@ -72,7 +71,6 @@ def measure(
                 checkpoint_every=steps,
                 probe_every=1,
             ),
-            accelerator=Accelerator(cpu=True),
             pad_id=work.codec.pad_id,
             scratch=Path(scratch),
             probe=clock.mark,

@@ -14,6 +14,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     make = commands.add_parser("make", help="make one artefact of a suite (what the workflow's rules call)")
     make.add_argument("artefact", type=Path, help="its folder, as `prefdist plan --artefacts` lists it")
     make.add_argument("--suite", required=True)
+    make.add_argument(
+        "--processes", type=int, help="of a training; default: one a GPU that is visible, or one (docs/parallel.md)"
+    )
     make.set_defaults(call=_make)
 
     copy = commands.add_parser("publish", help="put a suite's finished tables into results/<suite>/<version>, once")
@@ -45,11 +48,21 @@ def _make(options: argparse.Namespace) -> None:
     inputs = {role: source.path for role, source in artefact.inputs.items()}
     scratch = SCRATCH / f"{artefact.path.name}-{artefact.code_digest}"
     identity = {"stage": artefact.stage, "name": artefact.name, "digest": artefact.digest, "code": artefact.code_digest}
+    how = dict(artefact.how)
+    run = import_module(STAGES[artefact.stage]).run
+    if artefact.stage == "train":
+        from prefdist.training import launch
+
+        how["processes"] = launch.processes(artefact.spec, options.processes)
+        run = launch.run
+    elif options.processes is not None:
+        raise UserError(f"--processes {options.processes}: {artefact.path} is no training; leave it out")
     make(
         artefact.path,
         identity={**identity, "spec": artefact.spec},
         inputs=inputs,
-        run=lambda out: import_module(STAGES[artefact.stage]).run(artefact.spec, inputs, out, scratch),
+        run=lambda out: run({**artefact.spec, "how": how}, inputs, out, scratch),
+        how=how,
     )
 
 

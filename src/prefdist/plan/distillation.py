@@ -43,7 +43,7 @@ class Distillation:
             "seed": 0,
         }
         first = f"{name}-phase0" if model.questions else name
-        trained = Artefact("train", first, spec, {"text": text}, (FAMILIES[row.family],))
+        trained = Artefact("train", first, spec, {"text": text}, (FAMILIES[row.family],), model.optimisation.how())
         return taught(trained, model.questions, name, model.fraction)[-1]
 
     def _dtype(self, name: str) -> str:
@@ -134,7 +134,7 @@ class Distillation:
             "optimisation": run.optimisation.model_dump(mode="json"),
             "seed": seed,
         }
-        return Artefact("train", name, spec, inputs, (FAMILIES[row.family], LISTS))
+        return Artefact("train", name, spec, inputs, (FAMILIES[row.family], LISTS), run.optimisation.how())
 
     def _candidates(self, student: str) -> Artefact:
         """Lists of the untrained student on held-out prompts, which students and teacher rank."""

@@ -61,13 +61,17 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Artefact:
-    """One folder to be made. `inputs` are other artefacts by the role they play."""
+    """One folder to be made. `inputs` are other artefacts by the role they play.
+
+    `how`: settings of its making that are no part of what it is, nor of its digest.
+    """
 
     stage: str
     name: str
     spec: dict[str, Any]
     inputs: dict[str, "Artefact"] = field(default_factory=dict)
     code: tuple[str, ...] = ()
+    how: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:

@@ -39,7 +39,7 @@ class Testbed:
             "seed": 0,
         }
         inputs = {"text": self.text} | ({"init": self.prior} if run.init == "prior" else {})
-        return Artefact("train", name, spec, inputs, (FAMILIES[row.family],))
+        return Artefact("train", name, spec, inputs, (FAMILIES[row.family],), run.optimisation.how())
 
     def preferences(self, seed: int) -> Artefact:
         """Pairs that no other seed has, drawn from π₀ and labelled by π*."""

@@ -60,7 +60,7 @@ class Trainings:
         if run.optimisation.probe_every:
             assert self.probe is not None  # the suite was checked
             inputs["probe"] = self.probe
-        return Artefact("train", f"{name}-seed{seed}", spec, inputs, tuple(code))
+        return Artefact("train", f"{name}-seed{seed}", spec, inputs, tuple(code), run.optimisation.how())
 
     def reward_model(self, seed: int) -> Artefact:
         """Trained on the pairs of a seed; of seed + APART, on pairs of its own."""
@@ -81,5 +81,6 @@ def taught(model: Artefact, phases: Sequence[TrainingQuestions], name: str, frac
         }
         inputs = {"text": model.inputs["text"], "init": models[-1]}
         phase_name = name if i == len(phases) - 1 else f"{name}-phase{i + 1}"
-        models.append(Artefact("train", phase_name, spec, inputs, (FAMILIES[row.family], QUESTIONS)))
+        code = (FAMILIES[row.family], QUESTIONS)
+        models.append(Artefact("train", phase_name, spec, inputs, code, phase.optimisation.how()))
     return models

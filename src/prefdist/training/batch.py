@@ -1,12 +1,13 @@
 """Examples on their way to the model: a prompt, its n responses, and the columns that an objective asks for."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from prefdist.data.order import batch_indices
+from prefdist.errors import UserError
 from prefdist.tokens import Packed, pack
 
 PASS_TOKENS = 256
@@ -49,6 +50,10 @@ class Batch:
         for part in _cheapest_parts([lengths[i] for i in order], size):
             yield self.select(order[part])
 
+    def to(self, device: torch.device | str) -> "Batch":
+        """With its columns on the device."""
+        return replace(self, columns={name: column.to(device) for name, column in self.columns.items()})
+
     def packed(self, pad_id: int) -> Packed:
         return pack(self.prompts, self.responses, pad_id=pad_id)
 
@@ -69,12 +74,17 @@ def _cheapest_parts(lengths: Sequence[int], size: int) -> list[slice]:
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of a global batch this process has."""
+    """Which part of a global batch this process has. UserError for a batch that leaves a process without any."""
 
     rank: int = 0
     world: int = 1
 
     def of(self, items: Sequence[int]) -> list[int]:
+        if len(items) < self.world:
+            raise UserError(
+                f"a batch of {len(items)} examples cannot be shared by {self.world} processes: raise "
+                f"optimisation.batch_size (or rollouts.batch_size), or train with fewer of them (--processes)"
+            )
         return list(items[self.rank :: self.world])
 
 

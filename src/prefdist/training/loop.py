@@ -9,20 +9,20 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from prefdist.config import Optimisation
 from prefdist.errors import UserError
 from prefdist.progress import Progress
 from prefdist.training import checkpoint
 from prefdist.training.batch import Batch
-from prefdist.training.learner import Learner
+from prefdist.training.parallel import Parallel
 from prefdist.training.terms import Term, policy_metrics
 
 
@@ -46,21 +46,23 @@ class Stream:
 
 
 def train(
-    learner: Learner,
+    parallel: Parallel,
     streams: Sequence[Stream],
     settings: Optimisation,
     *,
-    accelerator: Any,
     pad_id: int,
     scratch: Path,
+    seed: int = 0,
     rollout_steps: int = 1,
     probe: Callable[[], float] | None = None,
 ) -> list[dict[str, float]]:
     """Run all steps, from the last checkpoint in `scratch` if there is one; returns the log, one row a step.
 
-    `rollout_steps`: optimiser steps that share a rollout; checkpoints fall between rollouts. UserError when the loss is
-    not finite or above max_loss, or the gradient not finite, naming the step, the batch's ids and the checkpoint.
+    `seed`: of dropout in adapters. `rollout_steps`: optimiser steps that share a rollout; checkpoints fall between
+    rollouts. UserError when the loss is not finite or above max_loss, or the gradient not finite, naming the step, the
+    batch's ids and the checkpoint.
     """
+    learner = parallel.learner
     optimiser = torch.optim.AdamW(
         learner.trainable().values(),
         lr=settings.learning_rate,
@@ -69,24 +71,25 @@ def train(
         fused=False,  # fused and plain differ bitwise; resume and CPU runs need one of them
     )
     start, log = checkpoint.load(scratch, learner, optimiser)
-    if start and accelerator.is_main_process:
+    if start and parallel.main:
         print(f"resumed at step {start} from {scratch}", file=sys.stderr)
-    module = accelerator.prepare_model(learner) if accelerator.num_processes > 1 else learner
     every = math.ceil(settings.checkpoint_every / rollout_steps) * rollout_steps
-    progress = Progress("step", settings.steps, start, shown=accelerator.is_main_process)
+    progress = Progress("step", settings.steps, start, shown=parallel.main)
     for step in range(start, settings.steps):
         began = time.perf_counter()
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * schedule(settings, step)
-        row = _step(module, streams, settings, accelerator, pad_id, step, scratch)
+        # A function of the step, as all else is: no generator's state goes from one step, or run, to the next.
+        torch.manual_seed(((seed * 1_000_003 + step) * 4096 + parallel.share.rank) % 2**63)
+        row = _step(parallel, streams, settings, pad_id, step, scratch)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         row["seconds"] = time.perf_counter() - began
         if probe is not None and settings.probe_every and (step + 1) % settings.probe_every == 0:
             row["probe"] = probe()
         log.append({"step": step, **row})
-        if (step + 1) % every == 0 and step + 1 < settings.steps and accelerator.is_main_process:
-            checkpoint.save(scratch, learner, optimiser, step + 1, log)
+        if (step + 1) % every == 0 and step + 1 < settings.steps and (parallel.sharded or parallel.main):
+            checkpoint.save(scratch, learner, optimiser, step + 1, log, write=parallel.main)
         progress.show(step + 1, f"loss {row['loss']:.4f}")
     return log
 
@@ -102,48 +105,44 @@ def schedule(settings: Optimisation, step: int) -> float:
 
 
 def _step(
-    module: Any,
-    streams: Sequence[Stream],
-    settings: Optimisation,
-    accelerator: Any,
-    pad_id: int,
-    step: int,
-    scratch: Path,
+    parallel: Parallel, streams: Sequence[Stream], settings: Optimisation, pad_id: int, step: int, scratch: Path
 ) -> dict[str, float]:
     """Accumulate and clip the gradient of one optimiser step; returns its metrics, summed over processes."""
     parts = []
     for stream in streams:
         batch = stream.source.batch(step)
         parts += [(stream, micro) for micro in batch.micro_batches(settings.micro_batch_size)]
+    passes = parallel.passes(len(parts))
     sums: dict[str, Tensor] = {}
-    tokens = 0
-    for number, (stream, micro) in enumerate(parts):
-        last = number + 1 == len(parts)
-        with nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(module):
-            packed = micro.packed(pad_id).to(accelerator.device)
-            micro = Batch(
-                micro.ids,
-                micro.prompts,
-                micro.responses,
-                {k: v.to(accelerator.device) for k, v in micro.columns.items()},
-            )
-            outputs = module(packed, stream.temperature)
+    for number in range(passes):
+        stream, micro = parts[min(number, len(parts) - 1)]
+        counts = number < len(parts)  # the last part again, at weight 0, while other processes have more of them
+        with parallel.accumulate(last=number + 1 == passes):
+            packed = micro.packed(pad_id).to(parallel.device)
+            micro = micro.to(parallel.device)
+            outputs = parallel.module(packed, stream.temperature)
             losses = torch.stack([term(outputs, micro, packed) for term in stream.terms]).sum(0)
             share = losses.sum() / stream.source.batch_size
             _check("loss", float(share.detach()), settings.max_loss, micro.ids, step, scratch)
             # Gradients are averaged over processes; the loss is a sum of shares.
-            (share * accelerator.num_processes).backward()
-        tokens += sum(micro.lengths())
+            (share * parallel.share.world * counts).backward()
         found = {name: value / stream.source.batch_size for name, value in policy_metrics(outputs, micro).items()}
         for name, value in {"loss": share.detach(), **found}.items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + value
-    sums["tokens"] = torch.tensor(float(tokens), device=accelerator.device)
-    row = {name: float(accelerator.reduce(value, "sum")) for name, value in sums.items()}
-    row["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm))
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value * counts
+    tokens = sum(sum(micro.lengths()) for _, micro in parts)
+    sums["tokens"] = torch.tensor(float(tokens), device=parallel.device)
+    row = {name: float(parallel.sum(value)) for name, value in sums.items()}
+    row["grad_norm"] = _clip(parallel, settings.max_grad_norm)
     _check("gradient's norm", row["grad_norm"], math.inf, [i for _, micro in parts for i in micro.ids], step, scratch)
     for stream in streams:
         row |= stream.source.metrics()
     return row
+
+
+def _clip(parallel: Parallel, limit: float) -> float:
+    """Scale the gradient down to the limit; returns the norm that it had, over all processes."""
+    norm = torch.nn.utils.clip_grad_norm_(parallel.learner.parameters(), limit)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def _check(what: str, value: float, limit: float, ids: Sequence[str], step: int, scratch: Path) -> None:

@@ -15,7 +15,7 @@ from prefdist.data.order import batch_indices
 from prefdist.logprobs import packed_logprobs
 from prefdist.models import Scorer
 from prefdist.objectives.registry import Objective
-from prefdist.sampling.engine import sample
+from prefdist.sampling.engine import Sample, sample
 from prefdist.sampling.law import Sampler
 from prefdist.training.batch import Batch, Share
 from prefdist.training.learner import Learner
@@ -46,13 +46,13 @@ class RolloutSource:
         self.objective, self.total = objective, total
         self.updates = settings.minibatches * settings.epochs
         self._rollout: Batch | None = None
-        self._index = -1
+        self._drawn = (-1, "")
 
     def batch(self, step: int) -> Batch:
         """This process's share of the minibatch of an optimiser step; a new rollout is drawn at the first of each."""
         index, position = divmod(step, self.updates)
-        if index != self._index:
-            self._rollout, self._index = self._draw(index), index
+        if (index, self.learner.precision) != self._drawn:
+            self._rollout, self._drawn = self._draw(index), (index, self.learner.precision)
         assert self._rollout is not None
         minibatch = position % self.settings.minibatches
         per_share = len(self._rollout) // self.settings.minibatches
@@ -82,15 +82,19 @@ class RolloutSource:
         for start in range(0, size, self.batch_size):  # so that every process has a part of every minibatch
             mine += self.share.of(range(start, start + self.batch_size))
         prompts = [self.prompts[chosen[i]] for i in mine]
-        drawn = sample(
-            self.learner.policy,
-            [ids for _, ids in prompts],
-            [f"{self.seed}/{index}/{i}" for i in mine],
-            num_samples=self.settings.samples,
-            max_new_tokens=self.settings.max_new_tokens,
-            stop_ids=self.stop_ids,
-            sampler=Sampler(temperature=self.settings.temperature),
-        )
+
+        def answers(policy: Any) -> list[list[Sample]]:
+            return sample(
+                policy,
+                [ids for _, ids in prompts],
+                [f"{self.seed}/{index}/{i}" for i in mine],
+                num_samples=self.settings.samples,
+                max_new_tokens=self.settings.max_new_tokens,
+                stop_ids=self.stop_ids,
+                sampler=Sampler(temperature=self.settings.temperature),
+            )
+
+        drawn = self.learner.ask(answers)
         responses = [[s.token_ids for s in samples] for samples in drawn]
         batch = Batch([name for name, _ in prompts], [ids for _, ids in prompts], responses)
         return Batch(batch.ids, batch.prompts, batch.responses, self._columns(batch))
@@ -99,9 +103,10 @@ class RolloutSource:
         device = next(self.learner.parameters()).device
         packed = batch.packed(self.pad_id).to(device)
         temperature = self.settings.temperature
-        columns = {"reference": packed_logprobs(self.prior, packed, temperature=temperature)}
-        if self.reward_model is not None:
-            columns["scores"] = self.reward_model.rewards(packed)
+        with self.learner.autocast():  # what is subtracted from the policy's log-probabilities is computed as they are
+            columns = {"reference": packed_logprobs(self.prior, packed, temperature=temperature)}
+            if self.reward_model is not None:
+                columns["scores"] = self.reward_model.rewards(packed)
         prepare = getattr(self.objective, "prepare", None)
         if self.updates > 1 or prepare is not None:
             outputs = self.learner(packed, temperature)

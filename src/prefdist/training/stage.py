@@ -17,51 +17,67 @@ from prefdist.objectives.registry import Objective, load
 from prefdist.paths import TIMINGS
 from prefdist.scoring.sequences import response_logps
 from prefdist.tokens import TextCodec, same_tokenizer
-from prefdist.training import examples, identity
+from prefdist.training import checkpoint, examples, identity
 from prefdist.training.batch import Dataset, Share
 from prefdist.training.decomposition import Decomposed
 from prefdist.training.learner import Learner
 from prefdist.training.loop import Stream, train
+from prefdist.training.parallel import Parallel, checkpoint_activations
 from prefdist.training.terms import kl_term, objective_term
 
 
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
-    """Train and save. Resumes from `scratch`, which is removed at the end."""
-    from accelerate import Accelerator
+    """Train and save. Resumes from `scratch`, which is removed at the end.
 
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    settings = Optimisation.model_validate(spec["optimisation"])
+    spec["how"]: settings that change no more than rounding, where they are not the defaults (Optimisation.how).
+    """
+    settings = Optimisation.model_validate(spec["optimisation"] | spec.get("how", {}))
     # A model folder carries its tokenizer; a model from scratch takes that of the text.
     codec = TextCodec(inputs["init"] if "init" in inputs else inputs["text"] / "tokenizer")
     objective = load(spec["objective"])
-    learner = _learner(spec, inputs, objective, codec).to(accelerator.device)
-    share = Share(accelerator.process_index, accelerator.num_processes)
-    streams, rollout_steps = _streams(spec, inputs, objective, learner, codec, settings, share, accelerator)
-    identity.check(
-        learner,
-        streams[-1].source.batch(0),
-        codec.pad_id,
-        temperature=streams[-1].temperature,
-        starts_at_reference="init" in inputs,
-    )
+    learner = _learner(spec, inputs, objective, codec)
+    learner.precision = settings.precision
+    if settings.gradient_checkpointing:
+        checkpoint_activations(learner)
+    parallel = Parallel(learner, settings.sharding)
+    streams, rollout_steps = _streams(spec, inputs, objective, parallel, codec, settings)
+    _check(parallel, streams[-1], codec, starts_at_reference="init" in inputs)
     log = train(
-        learner,
+        parallel,
         streams,
         settings,
-        accelerator=accelerator,
         pad_id=codec.pad_id,
         scratch=scratch,
+        seed=spec["seed"],
         rollout_steps=rollout_steps,
         probe=_probe(inputs, learner, codec) if "probe" in inputs else None,
     )
-    if accelerator.is_main_process:
+    weights = checkpoint.whole(learner.trainable(), keep=parallel.main) if parallel.sharded else None
+    if parallel.main:
+        if weights is not None:
+            learner = _learner(spec, inputs, objective, codec)
+            checkpoint.restore(learner, weights)
         if spec.get("temperature", 1.0) != 1.0:
             fold_temperature(learner.policy, spec["temperature"])
         save(learner.policy if learner.scorer is None else learner.scorer.model, out, codec)
         (out / TIMINGS).write_text(json.dumps([row.pop("seconds") for row in log]) + "\n")
         (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
         shutil.rmtree(scratch, ignore_errors=True)
-    accelerator.end_training()
+
+
+def _check(parallel: Parallel, stream: Stream, codec: TextCodec, starts_at_reference: bool) -> None:
+    """The identities of the first step (identity.py): in float32, whose rounding hides none, whatever is trained in."""
+    learner = parallel.learner
+    if learner.policy is None:
+        return
+    precision, learner.precision = learner.precision, "float32"
+    batch = stream.source.batch(0)
+    learner.ask(
+        lambda policy: identity.check(
+            policy, batch, codec.pad_id, temperature=stream.temperature, starts_at_reference=starts_at_reference
+        )
+    )
+    learner.precision = precision
 
 
 def _learner(spec: dict[str, Any], inputs: dict[str, Path], objective: Objective, codec: TextCodec) -> Learner:
@@ -92,36 +108,34 @@ def _streams(
     spec: dict[str, Any],
     inputs: dict[str, Path],
     objective: Objective,
-    learner: Learner,
+    parallel: Parallel,
     codec: TextCodec,
     settings: Optimisation,
-    share: Share,
-    accelerator: Any,
 ) -> tuple[list[Stream], int]:
     """What feeds the loss, and how many steps share a rollout. The KL regulariser shares the objective's fresh samples."""
     regulariser = getattr(objective.row, "regulariser", None)
     penalty = [kl_term(float(regulariser.kl))] if regulariser and float(regulariser.kl) else []
     streams = []
     if objective.row.responses != "policy":
-        data, list_size = _dataset(spec, inputs, codec, settings.batch_size, share)
+        data, list_size = _dataset(spec, inputs, codec, settings.batch_size, parallel.share)
         streams.append(Stream(data, [objective_term(objective, list_size)]))
         if not penalty:
             return streams, 1
     rollouts = Rollouts.model_validate(spec["rollouts"])
     on_policy = objective if objective.row.responses == "policy" else None
     source = import_module("prefdist.training.rollouts").RolloutSource(
-        learner,
-        _frozen(load_policy(inputs["prior"], accelerator.device)),
+        parallel.learner,
+        _frozen(load_policy(inputs["prior"], parallel.device)),
         examples.prompts(inputs["preferences"], codec),
         rollouts,
         batch_size=rollouts.batch_size or settings.batch_size,
         seed=spec["seed"],
-        share=share,
+        share=parallel.share,
         pad_id=codec.pad_id,
         stop_ids=codec.stop_ids,
-        reward_model=_frozen(load_scorer(inputs["reward_model"], accelerator.device)) if on_policy else None,
+        reward_model=_frozen(load_scorer(inputs["reward_model"], parallel.device)) if on_policy else None,
         objective=on_policy,
-        total=lambda tensor: accelerator.reduce(tensor, "sum"),
+        total=parallel.sum,
     )
     streams.append(Stream(source, ([objective_term(on_policy)] if on_policy else []) + penalty, rollouts.temperature))
     return streams, source.updates
@@ -155,7 +169,7 @@ def _probe(inputs: dict[str, Path], learner: Learner, codec: TextCodec) -> Calla
     questions = [ids[name] for name in groups]
 
     def measure() -> float:
-        own = response_logps(learner.policy, questions, list(groups.values()), pad_id=codec.pad_id)
+        own = learner.ask(lambda policy: response_logps(policy, questions, list(groups.values()), pad_id=codec.pad_id))
         return target - float(torch.cat(own).mean())
 
     return measure
