@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from prefdist.config import VERSION, Run, Strict, check_objective
+from prefdist.config import TRANSFORMERS, VERSION, Engine, Run, Strict, check_objective, vllm_lacks
 from prefdist.config_pad import MAX_OPTIONS, StoredModel, TrainingQuestions
 
 BASE = "base"
@@ -72,11 +72,12 @@ class Decoder(Strict):
 
 
 class Draws(Strict):
-    """Samples that several measures share."""
+    """Samples that several measures share. Decoders with a contrast draw with transformers, whatever the engine."""
 
     prompts: int = Field(gt=0, description="held-out prompts")
     samples: int = Field(16, gt=1, description="responses a prompt; the paper's 16")
     max_new_tokens: int = Field(gt=0)
+    engine: Engine = TRANSFORMERS
 
 
 class Embedder(Strict):
@@ -169,6 +170,7 @@ class BestOfN(Strict):
     medium: int = Field(64, gt=0, description="medium: within so many; hard: beyond")
     max_new_tokens: int = Field(gt=0)
     policies: list[str] | None = Field(None, description="runs and decoders; default: all")
+    engine: Engine = TRANSFORMERS
 
 
 class Tax(Strict):
@@ -265,8 +267,12 @@ class SplSuite(Strict):
             check_objective(where, run)
             if run.optimisation.probe_every:
                 raise ValueError(f"{where}.optimisation.probe_every: learning curves belong to testbed suites; set it to 0")
+        by_vllm = any(drawn is not None and drawn.engine == "vllm" for drawn in (self.draws, self.best_of_n))
         for name, decoder in self.decoders.items():
             self._known(f"decoders.{name}.run", decoder.run, self.models)
+            reason = vllm_lacks(decoder.temperature, decoder.top_p, decoder.min_p) if by_vllm and not decoder.contrast else None
+            if reason is not None:
+                raise ValueError(f"decoders.{name}.{reason}")
         for name in (self.best_of_n.policies or []) if self.best_of_n else []:
             self._known("best_of_n.policies", name, self.policies)
         for name in (self.repeats.policies or []) if self.repeats else []:

@@ -15,14 +15,17 @@ from prefdist.data.order import batch_indices
 from prefdist.logprobs import packed_logprobs
 from prefdist.models import Scorer
 from prefdist.objectives.registry import Objective
-from prefdist.sampling.engine import sample
+from prefdist.sampling.engine import Sample, sample
 from prefdist.sampling.law import Sampler
 from prefdist.training.batch import Batch, Share
 from prefdist.training.learner import Learner
 
 
 class RolloutSource:
-    """Batches of fresh samples. `prompts` are (prompt_id, ids); `reward_model` None leaves out the scores."""
+    """Batches of fresh samples. `prompts` are (prompt_id, ids); `reward_model` None leaves out the scores.
+
+    sample: draws from the policy as it is when called, with the arguments of sampling.engine.sample.
+    """
 
     def __init__(
         self,
@@ -39,11 +42,12 @@ class RolloutSource:
         reward_model: Scorer | None = None,
         objective: Objective | None = None,
         total: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        sample: Callable[..., list[list[Sample]]] = sample,
     ) -> None:
         self.learner, self.prior, self.prompts, self.settings = learner, prior, prompts, settings
         self.batch_size, self.seed, self.share = batch_size, seed, share
         self.pad_id, self.stop_ids, self.reward_model = pad_id, stop_ids, reward_model
-        self.objective, self.total = objective, total
+        self.objective, self.total, self.sample = objective, total, sample
         self.updates = settings.minibatches * settings.epochs
         self._rollout: Batch | None = None
         self._index = -1
@@ -82,7 +86,7 @@ class RolloutSource:
         for start in range(0, size, self.batch_size):  # so that every process has a part of every minibatch
             mine += self.share.of(range(start, start + self.batch_size))
         prompts = [self.prompts[chosen[i]] for i in mine]
-        drawn = sample(
+        drawn = self.sample(
             self.learner.policy,
             [ids for _, ids in prompts],
             [f"{self.seed}/{index}/{i}" for i in mine],

@@ -15,6 +15,7 @@ from prefdist.errors import UserError
 from prefdist.models import add_lora, fold_temperature, load_policy, load_scorer, new_policy, save
 from prefdist.objectives.registry import Objective, load
 from prefdist.paths import TIMINGS
+from prefdist.sampling.engines import write_about
 from prefdist.scoring.sequences import response_logps
 from prefdist.tokens import TextCodec, same_tokenizer
 from prefdist.training import examples, identity
@@ -36,7 +37,9 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     objective = load(spec["objective"])
     learner = _learner(spec, inputs, objective, codec).to(accelerator.device)
     share = Share(accelerator.process_index, accelerator.num_processes)
-    streams, rollout_steps = _streams(spec, inputs, objective, learner, codec, settings, share, accelerator)
+    vllm = _vllm(spec, inputs, codec, scratch / f"vllm-{share.rank}")
+    sampled = {} if vllm is None else {"sample": vllm}
+    streams, rollout_steps = _streams(spec, inputs, objective, learner, codec, settings, share, accelerator, sampled)
     identity.check(
         learner,
         streams[-1].source.batch(0),
@@ -54,6 +57,9 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
         rollout_steps=rollout_steps,
         probe=_probe(inputs, learner, codec) if "probe" in inputs else None,
     )
+    if vllm is not None:
+        write_about(vllm.about, out)
+        vllm.close()
     if accelerator.is_main_process:
         if spec.get("temperature", 1.0) != 1.0:
             fold_temperature(learner.policy, spec["temperature"])
@@ -97,8 +103,12 @@ def _streams(
     settings: Optimisation,
     share: Share,
     accelerator: Any,
+    sampled: dict[str, Any],
 ) -> tuple[list[Stream], int]:
-    """What feeds the loss, and how many steps share a rollout. The KL regulariser shares the objective's fresh samples."""
+    """What feeds the loss, and how many steps share a rollout. The KL regulariser shares the objective's fresh samples.
+
+    sampled: `sample` of RolloutSource, where it is not the usual one.
+    """
     regulariser = getattr(objective.row, "regulariser", None)
     penalty = [kl_term(float(regulariser.kl))] if regulariser and float(regulariser.kl) else []
     streams = []
@@ -122,9 +132,19 @@ def _streams(
         reward_model=_frozen(load_scorer(inputs["reward_model"], accelerator.device)) if on_policy else None,
         objective=on_policy,
         total=lambda tensor: accelerator.reduce(tensor, "sum"),
+        **sampled,
     )
     streams.append(Stream(source, ([objective_term(on_policy)] if on_policy else []) + penalty, rollouts.temperature))
     return streams, source.updates
+
+
+def _vllm(spec: dict[str, Any], inputs: dict[str, Path], codec: TextCodec, folder: Path) -> Any:
+    """What draws the rollouts, if vLLM does; `folder` is for weights on their way to it."""
+    rollouts = spec.get("rollouts")
+    if rollouts is None or rollouts.get("engine") != "vllm":
+        return None
+    longest = max(len(ids) for _, ids in examples.prompts(inputs["preferences"], codec)) + rollouts["max_new_tokens"]
+    return import_module("prefdist.sampling.vllm.policy").PolicySampler(folder, longest=longest, base=inputs.get("init"))
 
 
 def _dataset(
