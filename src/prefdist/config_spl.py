@@ -70,9 +70,14 @@ class Decoder(Strict):
     min_p: float = Field(default=0.0, ge=0, le=1)
     contrast: Contrasted | None = None
 
+    @property
+    def in_vllm(self) -> bool:
+        """Whether vLLM has this law: of one model, and with its filters in this order."""
+        return self.contrast is None and vllm_lacks(self.temperature, self.top_p, self.min_p) is None
+
 
 class Draws(Strict):
-    """Samples that several measures share. Decoders with a contrast draw with transformers, whatever the engine."""
+    """Samples that several measures share. A decoder whose law vLLM lacks draws with transformers, whatever the engine."""
 
     prompts: int = Field(gt=0, description="held-out prompts")
     samples: int = Field(16, gt=1, description="responses a prompt; the paper's 16")
@@ -267,12 +272,8 @@ class SplSuite(Strict):
             check_objective(where, run)
             if run.optimisation.probe_every:
                 raise ValueError(f"{where}.optimisation.probe_every: learning curves belong to testbed suites; set it to 0")
-        by_vllm = any(drawn is not None and drawn.engine == "vllm" for drawn in (self.draws, self.best_of_n))
         for name, decoder in self.decoders.items():
             self._known(f"decoders.{name}.run", decoder.run, self.models)
-            reason = vllm_lacks(decoder.temperature, decoder.top_p, decoder.min_p) if by_vllm and not decoder.contrast else None
-            if reason is not None:
-                raise ValueError(f"decoders.{name}.{reason}")
         for name in (self.best_of_n.policies or []) if self.best_of_n else []:
             self._known("best_of_n.policies", name, self.policies)
         for name in (self.repeats.policies or []) if self.repeats else []:

@@ -49,7 +49,8 @@ class Behaviour:
         inputs = {"text": text, "policy": self.model(decoder.run, seed)}
         if decoder.contrast is not None:
             inputs["reference"] = self.base
-            wanted = {key: value for key, value in wanted.items() if key != "engine"}  # vLLM has no law of two models
+        if not decoder.in_vllm:
+            wanted = {name: value for name, value in wanted.items() if name != "engine"}
         spec = {**wanted, "law": law, "key": key}
         return Artefact("draws", f"{name}-{key.replace('/', '-')}", spec, inputs, engine_code(spec))
 

@@ -98,13 +98,14 @@ class Vllm:
 
         UserError if log-probabilities are the same with and without it, although it was trained (its B is not zero).
         """
-        probe = [list(range(min(16, self.config.vocab_size)))]
+        first, *rest = range(min(16, self.config.vocab_size))
         self.process.ask("adapt", folder=None)
         if folder is None:
             return
-        without = response_logps(self, [probe[0][:1]], [[probe[0][1:]]])
+        without = response_logps(self, [[first]], [[rest]])
         self.process.ask("adapt", folder=str(folder.resolve()))
-        if torch.equal(response_logps(self, [probe[0][:1]], [[probe[0][1:]]])[0], without[0]) and _trained(folder):
+        if torch.equal(response_logps(self, [[first]], [[rest]])[0], without[0]) and _trained(folder):
+            self.process.ask("adapt", folder=None)
             raise UserError(
                 f"{folder}: vLLM loads this adapter, but nothing changes, although its B is not zero; its target_modules are "
                 "not applied to this architecture: merge the adapter into the weights, or set engine to transformers"
