@@ -81,8 +81,8 @@ def test_letters(vllm: Vllm, model: Any) -> None:
 def test_samples(sampler: Sampler, vllm: Vllm, model: Any) -> None:
     """logp is that of the model at T = 1, logq that of the law as law.py has it, both with the stop id; nothing follows it."""
     options: dict[str, Any] = {"num_samples": 8, "max_new_tokens": 20, "sampler": sampler}
-    (first,) = sample(vllm, PROMPTS[1:2], ["a"], stop_ids=[299], **options)
-    stop_ids = [299, first[0].token_ids[4]]  # so that some responses end within their budget
+    (first,) = sample(vllm, PROMPTS[1:2], ["a"], stop_ids=[], **options)
+    stop_ids = [1, first[0].token_ids[4]]  # so that some responses end within their budget
     drawn = sample(vllm, PROMPTS, list("abc"), stop_ids=stop_ids, **options)
     ends = set()
     for prompt, samples in zip(PROMPTS, drawn, strict=True):
