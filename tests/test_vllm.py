@@ -82,7 +82,7 @@ def test_samples(sampler: Sampler, vllm: Vllm, model: Any) -> None:
     """logp is that of the model at T = 1, logq that of the law as law.py has it, both with the stop id; nothing follows it."""
     options: dict[str, Any] = {"num_samples": 8, "max_new_tokens": 20, "sampler": sampler}
     (first,) = sample(vllm, PROMPTS[1:2], ["a"], stop_ids=[], **options)
-    stop_ids = [1, first[0].token_ids[4]]  # so that some responses end within their budget
+    stop_ids = [999, first[0].token_ids[4]]  # beyond the vocabulary, and one that ends some responses within their budget
     drawn = sample(vllm, PROMPTS, list("abc"), stop_ids=stop_ids, **options)
     ends = set()
     for prompt, samples in zip(PROMPTS, drawn, strict=True):
@@ -106,18 +106,19 @@ def first_tokens(drawn: list[list[Sample]]) -> list[int]:
     return [s.token_ids[0] for samples in drawn for s in samples]
 
 
+@pytest.mark.parametrize("folder", ["qwen2"], indirect=True)
 @pytest.mark.parametrize(
     "sampler", [ANCESTRAL, Sampler(2.0, top_k=12), Sampler(1.5, top_p=0.9), Sampler(1.5, min_p=0.05)], ids=str
 )
 def test_tokens_follow_the_law(sampler: Sampler, vllm: Vllm, model: Any) -> None:
-    """3 000 first tokens, and those behind the likeliest of them, by a chi-square test."""
+    """3 000 first tokens, and those behind the likeliest of them, by a chi-square test. All families share vLLM's sampler."""
     options: dict[str, Any] = {"num_samples": 3000, "stop_ids": [], "sampler": sampler}
     drawn = sample(vllm, PROMPTS[:1], [str(sampler)], max_new_tokens=2, **options)
     law = sampler.law(token_laws(model, PROMPTS[0], [0]))[0]
     assert p_value(first_tokens(drawn), law) > 1e-3
     likeliest = int(law.argmax())
     behind = [s.token_ids[1] for s in drawn[0] if s.token_ids[0] == likeliest]
-    assert len(behind) > 100
+    assert len(behind) > 40
     assert p_value(behind, sampler.law(token_laws(model, [*PROMPTS[0], likeliest], [0]))[0]) > 1e-3
 
 

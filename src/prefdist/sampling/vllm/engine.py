@@ -133,7 +133,8 @@ def sample(
     for start in range(0, len(prompts), each):
         part = [list(prompt) for prompt in prompts[start : start + each]]
         seeds = [[seed(key, i) for i in range(num_samples)] for key in keys[start : start + each]]
-        arguments = {"law": law, "stop_ids": list(stop_ids), "budget": max_new_tokens}
+        # vLLM refuses ids that the model cannot draw.
+        arguments = {"law": law, "stop_ids": [i for i in stop_ids if i < model.config.vocab_size], "budget": max_new_tokens}
         drawn += model.process.ask("sample", prompts=part, seeds=seeds, **arguments)["samples"]
     logqs = [[logq for _, logq in samples] for samples in drawn]
     logps = logqs
