@@ -2,6 +2,7 @@
 # make demo       everything, small, on a laptop
 PYTHON ?= python3
 VENV   ?= .venv
+VLLM   ?= .venv-vllm
 JOBS   ?= 2
 KILLS  ?= 20
 SEED   ?= 0
@@ -18,7 +19,7 @@ unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow slurm-test dvc-test container-test sample-test images oracle exact bench chaos lint format clean
+.PHONY: help setup demo test test-slow slurm-test dvc-test container-test sample-test vllm-test images oracle exact bench chaos lint format clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,19 +43,27 @@ $(VENV)/.oracle: requirements/oracle.txt $(VENV)/.installed
 	$(PIP) check
 	@touch $@
 
+# vLLM wants other packages than training does, so it has an environment of its own; its lock is complete.
+$(VLLM)/.installed: requirements/sample-cpu.txt $(VENV)/.installed
+	@if test -e $(VLLM)/.installing; then rm -rf $(VLLM); fi
+	@mkdir -p $(VLLM) && touch $(VLLM)/.installing
+	$(BASE_PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r requirements/sample-cpu.txt
+	@touch $@ && rm $(VLLM)/.installing
+
 # Neither the demo nor a test may touch the hub.
-demo test test-slow slurm-test dvc-test container-test sample-test oracle: export HF_HUB_OFFLINE := 1
+demo test test-slow slurm-test dvc-test container-test sample-test vllm-test oracle: export HF_HUB_OFFLINE := 1
 # One thread for each of the JOBS test processes.
-test slurm-test container-test sample-test: export OMP_NUM_THREADS := 1
+test slurm-test container-test sample-test vllm-test: export OMP_NUM_THREADS := 1
 
 demo: setup ## the whole workflow on the embedded testbed: no GPU, no downloads
 	$(BIN)/prefdist demo
 
 test: setup ## the fast tests
-	$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu and not oracle and not slurm and not dvc and not container and not sample"
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu and not oracle and not slurm and not dvc and not container and not sample and not vllm"
 
 test-slow: setup ## the slow tests (no GPU)
-	$(BIN)/pytest -m "slow and not gpu and not slurm and not dvc and not container and not sample"
+	$(BIN)/pytest -m "slow and not gpu and not slurm and not dvc and not container and not sample and not vllm"
 
 slurm-test: setup ## bring up a real Slurm on loopback, run the smallest suite through it, kill things (root, Debian's packages)
 	$(BIN)/pytest -m slurm
@@ -71,6 +80,9 @@ container-test: setup ## build the image and run the smallest suite in it, throu
 
 sample-test: setup ## build the image with vLLM for CPUs and compare it with transformers
 	$(BIN)/pytest -m sample
+
+vllm-test: $(VLLM)/.installed ## the engine vllm against transformers, with a vLLM for CPUs in .venv-vllm
+	PREFDIST_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/pytest -m vllm
 
 oracle: $(VENV)/.oracle ## compare with TRL, installing it first
 	$(BIN)/pytest -m oracle

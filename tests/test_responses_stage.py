@@ -163,7 +163,7 @@ def test_stage(split: str, policy: Path, tmp_path: Path, monkeypatch: pytest.Mon
     prompts = {str(i): f"Name fruit {i} {'please ' * (i % 3)}" for i in range(12)}
     inputs = {"text": write_text(tmp_path / "text", prompts, split), "policy": policy}
     for folder, rows in (("whole", 512), ("shards", 16)):
-        monkeypatch.setattr(stage, "ROWS", rows)
+        monkeypatch.setattr(engine, "ROWS", rows)
         (tmp_path / folder).mkdir()
         stage.run({**SPEC, "split": split}, inputs, tmp_path / folder, tmp_path / "scratch")
         assert not (tmp_path / "scratch").exists()

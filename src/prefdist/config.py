@@ -15,6 +15,26 @@ VERSION = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Of tables; a + marks what is no release, but one checkout's."""
 
 
+TRANSFORMERS: Literal["transformers"] = "transformers"
+Engine = Annotated[
+    Literal["transformers", "vllm"],
+    # An artefact's specification, and with it its digest, says which engine made it only where it is not the first.
+    Field(description="what draws them; vllm: see docs/engines.md", exclude_if=lambda engine: engine == TRANSFORMERS),
+]
+
+
+def vllm_lacks(temperature: float, top_p: float, min_p: float) -> str | None:
+    """Why vLLM cannot draw from a law as the project defines it (sampling/law.py); None if it can."""
+    if min_p and top_p < 1:
+        return (
+            f"min_p: {min_p} with top_p {top_p}: vLLM drops by min_p first and takes the nucleus of the rest, another law than "
+            f"ours; set one of them, or engine to {TRANSFORMERS}"
+        )
+    if temperature < 0.01:
+        return f"temperature: {temperature}: vLLM draws at 0.01 or above; raise it, or set engine to {TRANSFORMERS}"
+    return None
+
+
 class Strict(BaseModel):
     """Unknown keys are refused."""
 
@@ -128,6 +148,13 @@ class Rollouts(Strict):
     batch_size: int | None = Field(
         default=None, gt=0, description="prompts an optimiser step; default: optimisation.batch_size"
     )
+    engine: Engine = TRANSFORMERS
+
+    @model_validator(mode="after")
+    def _drawn(self) -> "Rollouts":
+        if self.engine == "vllm" and (reason := vllm_lacks(self.temperature, 1.0, 0.0)):
+            raise ValueError(reason)
+        return self
 
 
 class ModelRun(Strict):
@@ -218,6 +245,8 @@ def check_objective(where: str, run: Run) -> None:
         raise ValueError(f"{where}: objective {run.objective} samples from the policy; give rollouts")
     if run.rollouts is not None and regulariser is not None and run.rollouts.minibatches * run.rollouts.epochs > 1:
         raise ValueError(f"{where}: the KL regulariser is on-policy; minibatches and epochs must be 1")
+    if on_policy and run.rollouts is not None and run.rollouts.engine == "vllm" and run.optimisation.sharding == "fsdp":
+        raise ValueError(f"{where}.rollouts.engine: vllm is handed whole weights; set optimisation.sharding to ddp")
     if on_policy and run.lora is not None and run.lora.lora_dropout:
         raise ValueError(f"{where}: lora.lora_dropout would change the policy that samples; set it to 0")
     if run.lora is not None and getattr(row, "score", None) is not None and row.score.of == "reward":

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from prefdist.config import VERSION, Optimisation, Strict
+from prefdist.config import TRANSFORMERS, VERSION, Engine, Optimisation, Strict, vllm_lacks
 from prefdist.errors import UserError
 from prefdist.paths import check_model_folder
 
@@ -98,11 +98,14 @@ class Samples(Strict):
     top_p: float = Field(default=1.0, gt=0, le=1)
     select: Literal["first", "max_min"] = Field("first", description="max_min: a diverse subset, by edit distance")
     max_new_tokens: int = Field(gt=0)
+    engine: Engine = TRANSFORMERS
 
     @model_validator(mode="after")
     def _enough(self) -> "Samples":
         if self.draws < self.n:
             raise ValueError(f"draws: {self.draws} is less than n, {self.n}")
+        if self.engine == "vllm" and (reason := vllm_lacks(self.temperature, self.top_p, 0.0)):
+            raise ValueError(reason)
         return self
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from prefdist.config import VERSION, Run, Strict, check_objective
+from prefdist.config import TRANSFORMERS, VERSION, Engine, Run, Strict, check_objective, vllm_lacks
 from prefdist.config_pad import MAX_OPTIONS, StoredModel, TrainingQuestions
 
 BASE = "base"
@@ -70,13 +70,19 @@ class Decoder(Strict):
     min_p: float = Field(default=0.0, ge=0, le=1)
     contrast: Contrasted | None = None
 
+    @property
+    def in_vllm(self) -> bool:
+        """Whether vLLM has this law: of one model, and with its filters in this order."""
+        return self.contrast is None and vllm_lacks(self.temperature, self.top_p, self.min_p) is None
+
 
 class Draws(Strict):
-    """Samples that several measures share."""
+    """Samples that several measures share. A decoder whose law vLLM lacks draws with transformers, whatever the engine."""
 
     prompts: int = Field(gt=0, description="held-out prompts")
     samples: int = Field(16, gt=1, description="responses a prompt; the paper's 16")
     max_new_tokens: int = Field(gt=0)
+    engine: Engine = TRANSFORMERS
 
 
 class Embedder(Strict):
@@ -169,6 +175,7 @@ class BestOfN(Strict):
     medium: int = Field(64, gt=0, description="medium: within so many; hard: beyond")
     max_new_tokens: int = Field(gt=0)
     policies: list[str] | None = Field(None, description="runs and decoders; default: all")
+    engine: Engine = TRANSFORMERS
 
 
 class Tax(Strict):

@@ -1,15 +1,18 @@
 """The stage `draws`: samples of a policy under a law of its tokens, duplicates and all, which several measures share."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prefdist.config import TRANSFORMERS
 from prefdist.data import tables
 from prefdist.data.selection import held_out
 from prefdist.errors import UserError
 from prefdist.models import load_frozen
 from prefdist.sampling.contrastive import Contrast, Pair
-from prefdist.sampling.engine import ROWS
+from prefdist.sampling.engines import Source, local, opened, write_about
 from prefdist.sampling.law import Sampler
 from prefdist.sampling.rows import check_context, draw_with_law
 from prefdist.scoring.shards import sharded
@@ -27,20 +30,33 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     if not prompts:
         raise UserError(f"{inputs['text'] / 'prompts.parquet'}: no prompt of split {spec['split']!r}")
     codec = TextCodec(inputs["policy"])
-    model, sampler = sampled_from(spec["law"], inputs)
-    check_context(model, codec, prompts, spec["max_new_tokens"])
+    lengths = [len(codec.prompt(row["prompt"])) for row in prompts]
     size = {"num_samples": spec["samples"], "max_new_tokens": spec["max_new_tokens"]}
-    rows = sharded(
-        prompts,
-        [len(codec.prompt(row["prompt"])) for row in prompts],
-        lambda part: draw_with_law(model, codec, part, spec["key"], sampler=sampler, **size),
-        per_shard=max(1, ROWS // spec["samples"]),
-        schema=tables.DRAWS,
-        scratch=scratch,
-        what="prompts sampled",
-    )
+    with _source(spec, inputs, max(lengths) + spec["max_new_tokens"]) as (source, sampler):
+        check_context(source.model, codec, prompts, spec["max_new_tokens"])
+        options = {"sampler": sampler, "sample": source.sample, **size}
+        rows = sharded(
+            prompts,
+            lengths,
+            lambda part: draw_with_law(source.model, codec, part, spec["key"], **options),
+            per_shard=max(1, source.rows // spec["samples"]),
+            schema=tables.DRAWS,
+            scratch=scratch,
+            what="prompts sampled",
+        )
+    write_about(source.about, out)
     tables.write_table(out / "draws.parquet", rows, tables.DRAWS)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _source(spec: dict[str, Any], inputs: dict[str, Path], longest: int) -> Iterator[tuple[Source, Sampler]]:
+    if "contrast" in spec["law"]:
+        model, sampler = sampled_from(spec["law"], inputs)
+        yield local(model), sampler
+    else:
+        with opened(spec.get("engine", TRANSFORMERS), inputs["policy"], longest) as source:
+            yield source, Sampler(**spec["law"])
 
 
 def sampled_from(law: dict[str, Any], inputs: dict[str, Path]) -> tuple[Any, Sampler]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdist.config_spl import BASE, MEASURES, Choices, Decoder, Problems, Source, SplSuite
-from prefdist.plan.graph import Artefact
+from prefdist.plan.graph import Artefact, engine_code
 from prefdist.plan.rows import read_row
 from prefdist.plan.testbed import Testbed, load_world
 from prefdist.plan.trainings import APART, Trainings, taught
@@ -49,7 +49,10 @@ class Behaviour:
         inputs = {"text": text, "policy": self.model(decoder.run, seed)}
         if decoder.contrast is not None:
             inputs["reference"] = self.base
-        return Artefact("draws", f"{name}-{key.replace('/', '-')}", {**wanted, "law": law, "key": key}, inputs)
+        if not decoder.in_vllm:
+            wanted = {name: value for name, value in wanted.items() if name != "engine"}
+        spec = {**wanted, "law": law, "key": key}
+        return Artefact("draws", f"{name}-{key.replace('/', '-')}", spec, inputs, engine_code(spec))
 
     def _held_out_draws(self, name: str) -> dict[str, Artefact]:
         assert self.suite.draws is not None  # the suite was checked
@@ -122,7 +125,8 @@ class Behaviour:
         settings = self.suite.best_of_n
         assert settings is not None  # the suite was checked
         problems = self._problems()
-        wanted = {"split": "test", "prompts": settings.problems.problems, "max_new_tokens": settings.max_new_tokens}
+        wanted = {"split": "test", "prompts": settings.problems.problems}
+        wanted |= settings.model_dump(include={"max_new_tokens", "engine"})
         scored, other = (wanted | {"samples": n} for n in (settings.samples, settings.split_samples))
         inputs = {"problems": problems}
         for seed in self.suite.seeds:

@@ -5,7 +5,7 @@ from typing import Any
 
 from prefdist.config_pad import PadRun, PadSuite, Questions, Reward, Samples, StoredModel, TrainedModel
 from prefdist.objectives.registry import FAMILIES
-from prefdist.plan.graph import Artefact
+from prefdist.plan.graph import Artefact, engine_code
 from prefdist.plan.rows import read_row
 from prefdist.plan.testbed import load_world
 from prefdist.plan.trainings import taught
@@ -52,7 +52,7 @@ class Distillation:
 
     def responses(self, name: str, policy: Artefact, samples: Samples, split: str, prompts: int, key: str) -> Artefact:
         spec = {**samples.model_dump(), "split": split, "prompts": prompts, "key": key}
-        return Artefact("responses", name, spec, {"text": self.text, "policy": policy})
+        return Artefact("responses", name, spec, {"text": self.text, "policy": policy}, engine_code(spec))
 
     def _student_responses(self, run: PadRun, seed: int) -> Artefact:
         samples = self.suite.samples[run.samples]

@@ -59,6 +59,11 @@ STAGES = {
 """Stage -> the module whose `run(spec, inputs, out, scratch)` makes the artefact."""
 
 
+def engine_code(spec: dict[str, Any], *, policy: bool = False) -> tuple[str, ...]:
+    """The module that draws, where a specification names an engine that its stage does not import at top level."""
+    return (f"prefdist.sampling.vllm.{'policy' if policy else 'engine'}",) if spec.get("engine") == "vllm" else ()
+
+
 @dataclass(frozen=True)
 class Artefact:
     """One folder to be made. `inputs` are other artefacts by the role they play.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from prefdist.config import Run
 from prefdist.config_pad import TrainingQuestions
 from prefdist.objectives.registry import FAMILIES
-from prefdist.plan.graph import Artefact
+from prefdist.plan.graph import Artefact, engine_code
 from prefdist.plan.rows import read_row
 
 QUESTIONS = "prefdist.training.questions"
@@ -42,8 +42,9 @@ class Trainings:
         if regularised:
             code.append(FAMILIES["policy_gradient"])  # where the KL surrogate stands
         if regularised or row.responses == "policy":
+            assert run.rollouts is not None  # the suite was checked
             inputs["prior"] = self.base
-            code.append("prefdist.training.rollouts")
+            code += ["prefdist.training.rollouts", *engine_code(run.rollouts.model_dump(), policy=True)]
         if row.responses == "policy":
             inputs["reward_model"] = self.reward_model(seed + APART if run.reward_model == "apart" else seed)
         elif row.family == "preference" and row.score.against == "reference":

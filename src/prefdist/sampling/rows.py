@@ -1,9 +1,10 @@
 """Responses of a model as rows of a table."""
 
+from collections.abc import Callable
 from typing import Any
 
 from prefdist.errors import UserError
-from prefdist.sampling.engine import sample
+from prefdist.sampling.engine import Sample, sample
 from prefdist.sampling.law import ANCESTRAL, Sampler
 from prefdist.tokens import TextCodec
 
@@ -25,10 +26,12 @@ def draw_with_law(
     num_samples: int,
     max_new_tokens: int,
     sampler: Sampler = ANCESTRAL,
+    sample: Callable[..., list[list[Sample]]] = sample,
 ) -> list[Row]:
     """Rows of the table of draws, `num_samples` for each row of the prompts table, in their order.
 
-    UserError, before any is drawn, for a prompt that leaves no room for its response.
+    sample: of the model's engine (engines.py). UserError, before any is drawn, for a prompt that leaves no room for its
+    response.
     """
     check_context(model, codec, prompts, max_new_tokens)
     drawn = sample(

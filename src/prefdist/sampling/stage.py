@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from prefdist.config import TRANSFORMERS
 from prefdist.data import tables
 from prefdist.data.selection import first_prompts, held_out
 from prefdist.errors import UserError
-from prefdist.models import load_frozen
-from prefdist.sampling.engine import ROWS
+from prefdist.sampling.engines import opened, write_about
 from prefdist.sampling.law import Sampler
 from prefdist.sampling.rows import check_context, draw
 from prefdist.sampling.subsets import max_min_subset
@@ -31,7 +31,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     prompts = (first_prompts if split == "train" else held_out)(text, split, spec["prompts"])
     if not prompts:
         raise UserError(f"{text / 'prompts.parquet'}: no prompt of split {split!r}; name one of its splits")
-    drawn = _drawn(spec, inputs["policy"], prompts, scratch)
+    drawn, about = _drawn(spec, inputs["policy"], prompts, scratch)
     by_prompt = [drawn[start : start + spec["draws"]] for start in range(0, len(drawn), spec["draws"])]
     rows, summary = choose(by_prompt, spec["n"], spec["select"])
     if not rows:
@@ -39,33 +39,37 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
             f"{inputs['policy']}: no prompt of split {split!r} has n = {spec['n']} distinct responses among {spec['draws']} "
             f"draws at temperature {spec['temperature']}; raise draws or temperature"
         )
+    write_about(about, out)
     tables.write_table(out / "responses.parquet", rows, tables.SAMPLES)
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _drawn(spec: dict[str, Any], policy: Path, prompts: list[Row], scratch: Path) -> list[Row]:
-    """`draws` rows of the samples table for each prompt, in their order."""
+def _drawn(spec: dict[str, Any], policy: Path, prompts: list[Row], scratch: Path) -> tuple[list[Row], dict[str, Any]]:
+    """`draws` rows of the samples table for each prompt, in their order, and what drew them."""
     codec = TextCodec(policy)
-    model = load_frozen(policy)
-    check_context(model, codec, prompts, spec["max_new_tokens"])  # the longest prompts come last, perhaps after hours
+    lengths = [len(codec.prompt(row["prompt"])) for row in prompts]
     sampler = Sampler(temperature=spec["temperature"], top_p=spec["top_p"])
     size = {"num_samples": spec["draws"], "max_new_tokens": spec["max_new_tokens"]}
+    with opened(spec.get("engine", TRANSFORMERS), policy, max(lengths) + spec["max_new_tokens"]) as source:
+        # The longest prompts come last, perhaps after hours.
+        check_context(source.model, codec, prompts, spec["max_new_tokens"])
 
-    def compute(part: list[Row]) -> list[Row]:
-        prompt_of = {row["prompt_id"]: row["prompt"] for row in part}
-        rows = draw(model, codec, part, spec["key"], sampler=sampler, **size)
-        return [{**row, "prompt": prompt_of[row["prompt_id"]]} for row in rows]
+        def compute(part: list[Row]) -> list[Row]:
+            prompt_of = {row["prompt_id"]: row["prompt"] for row in part}
+            rows = draw(source.model, codec, part, spec["key"], sampler=sampler, sample=source.sample, **size)
+            return [{**row, "prompt": prompt_of[row["prompt_id"]]} for row in rows]
 
-    return sharded(
-        prompts,
-        [len(codec.prompt(row["prompt"])) for row in prompts],
-        compute,
-        per_shard=max(1, ROWS // spec["draws"]),
-        schema=tables.SAMPLES,
-        scratch=scratch,
-        what="prompts sampled",
-    )
+        rows = sharded(
+            prompts,
+            lengths,
+            compute,
+            per_shard=max(1, source.rows // spec["draws"]),
+            schema=tables.SAMPLES,
+            scratch=scratch,
+            what="prompts sampled",
+        )
+    return rows, source.about
 
 
 def choose(by_prompt: list[list[Row]], n: int, select: str) -> tuple[list[Row], dict[str, Any]]:

@@ -22,7 +22,10 @@ from prefdist.training.learner import Learner
 
 
 class RolloutSource:
-    """Batches of fresh samples. `prompts` are (prompt_id, ids); `reward_model` None leaves out the scores."""
+    """Batches of fresh samples. `prompts` are (prompt_id, ids); `reward_model` None leaves out the scores.
+
+    sample: draws from the policy as it is when called, with the arguments of sampling.engine.sample.
+    """
 
     def __init__(
         self,
@@ -39,11 +42,12 @@ class RolloutSource:
         reward_model: Scorer | None = None,
         objective: Objective | None = None,
         total: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        sample: Callable[..., list[list[Sample]]] = sample,
     ) -> None:
         self.learner, self.prior, self.prompts, self.settings = learner, prior, prompts, settings
         self.batch_size, self.seed, self.share = batch_size, seed, share
         self.pad_id, self.stop_ids, self.reward_model = pad_id, stop_ids, reward_model
-        self.objective, self.total = objective, total
+        self.objective, self.total, self.sample = objective, total, sample
         self.updates = settings.minibatches * settings.epochs
         self._rollout: Batch | None = None
         self._drawn = (-1, "")
@@ -84,7 +88,7 @@ class RolloutSource:
         prompts = [self.prompts[chosen[i]] for i in mine]
 
         def answers(policy: Any) -> list[list[Sample]]:
-            return sample(
+            found: list[list[Sample]] = self.sample(
                 policy,
                 [ids for _, ids in prompts],
                 [f"{self.seed}/{index}/{i}" for i in mine],
@@ -93,6 +97,7 @@ class RolloutSource:
                 stop_ids=self.stop_ids,
                 sampler=Sampler(temperature=self.settings.temperature),
             )
+            return found
 
         drawn = self.learner.ask(answers)
         responses = [[s.token_ids for s in samples] for samples in drawn]

@@ -15,6 +15,7 @@ from prefdist.errors import UserError
 from prefdist.models import add_lora, fold_temperature, load_policy, load_scorer, new_policy, save
 from prefdist.objectives.registry import Objective, load
 from prefdist.paths import TIMINGS
+from prefdist.sampling.engines import write_about
 from prefdist.scoring.sequences import response_logps
 from prefdist.tokens import TextCodec, same_tokenizer
 from prefdist.training import checkpoint, examples, identity
@@ -40,7 +41,9 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     if settings.gradient_checkpointing:
         checkpoint_activations(learner)
     parallel = Parallel(learner, settings.sharding)
-    streams, rollout_steps = _streams(spec, inputs, objective, parallel, codec, settings)
+    vllm = _vllm(spec, inputs, codec, scratch / f"vllm-{parallel.share.rank}")
+    sampled = {} if vllm is None else {"sample": vllm}
+    streams, rollout_steps = _streams(spec, inputs, objective, parallel, codec, settings, sampled)
     _check(parallel, streams[-1], codec, starts_at_reference="init" in inputs)
     log = train(
         parallel,
@@ -53,7 +56,11 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
         probe=_probe(inputs, learner, codec) if "probe" in inputs else None,
     )
     weights = checkpoint.whole(learner.trainable(), keep=parallel.main) if parallel.sharded else None
+    if vllm is not None:
+        vllm.close()
     if parallel.main:
+        if vllm is not None:
+            write_about(vllm.about, out)
         if weights is not None:
             learner = _learner(spec, inputs, objective, codec)
             checkpoint.restore(learner, weights)
@@ -111,8 +118,12 @@ def _streams(
     parallel: Parallel,
     codec: TextCodec,
     settings: Optimisation,
+    sampled: dict[str, Any],
 ) -> tuple[list[Stream], int]:
-    """What feeds the loss, and how many steps share a rollout. The KL regulariser shares the objective's fresh samples."""
+    """What feeds the loss, and how many steps share a rollout. The KL regulariser shares the objective's fresh samples.
+
+    sampled: `sample` of RolloutSource, where it is not the usual one.
+    """
     regulariser = getattr(objective.row, "regulariser", None)
     penalty = [kl_term(float(regulariser.kl))] if regulariser and float(regulariser.kl) else []
     streams = []
@@ -136,9 +147,19 @@ def _streams(
         reward_model=_frozen(load_scorer(inputs["reward_model"], parallel.device)) if on_policy else None,
         objective=on_policy,
         total=parallel.sum,
+        **sampled,
     )
     streams.append(Stream(source, ([objective_term(on_policy)] if on_policy else []) + penalty, rollouts.temperature))
     return streams, source.updates
+
+
+def _vllm(spec: dict[str, Any], inputs: dict[str, Path], codec: TextCodec, folder: Path) -> Any:
+    """What draws the rollouts, if vLLM does; `folder` is for weights on their way to it."""
+    rollouts = spec.get("rollouts")
+    if rollouts is None or rollouts.get("engine") != "vllm":
+        return None
+    longest = max(len(ids) for _, ids in examples.prompts(inputs["preferences"], codec)) + rollouts["max_new_tokens"]
+    return import_module("prefdist.sampling.vllm.policy").PolicySampler(folder, longest=longest, base=inputs.get("init"))
 
 
 def _dataset(
