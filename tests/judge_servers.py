@@ -1,4 +1,4 @@
-"""A real local server that speaks OpenAI's chat completions format, answers by a rule that a test gives, and misbehaves on demand."""
+"""A real local server that speaks OpenAI's chat completions format, answers by a test's rule, and misbehaves on demand."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""The judge behind an endpoint: a request for every comparison, order and turn, several at a time; replies become judgements."""
+"""The judge behind an endpoint: a request for each comparison, order and turn, several at a time; replies become judgements."""
 
 import hashlib
 import json

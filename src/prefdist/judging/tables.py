@@ -9,6 +9,7 @@ from prefdist.artefacts import provenance
 from prefdist.config_judge import EndpointJudge, Judging
 from prefdist.data import tables
 from prefdist.errors import UserError
+from prefdist.judging.annotations import Annotation, annotations
 from prefdist.judging.endpoint import reading_columns
 from prefdist.judging.length_control import Gamed, read_gamed
 from prefdist.judging.measures import length_controlled_values, of_prompts, prompt_values, summary
@@ -59,15 +60,37 @@ def write(out: Path, metrics: list[Row], found: Row) -> None:
     os.replace(temporary, out / "summary.json")
 
 
-def rebuilt(folder: Path, alpaca_eval: Path | None = None) -> tuple[list[Row], Row]:
-    """Metrics and summary of a finished artefact, its replies read anew by the protocol as it is now."""
-    spec = provenance(folder)["spec"]
+def rebuilt(folder: Path) -> tuple[list[Row], Row]:
+    """Metrics and summary of a finished artefact, its replies read anew by the protocol as it is now.
+
+    AlpacaEval's files are read from where the artefact's provenance says, seen from the working directory.
+    """
+    record = provenance(folder)
+    spec, used = record["spec"], record["inputs"].get("alpaca_eval")
     comparisons = tables.read_table(folder / "comparisons.parquet", COMPARISONS)
     judgements = tables.read_table(folder / "judgements.parquet", JUDGEMENTS)
     protocol = judging_of(spec).protocol
     if protocol is not None:
         judgements = [{**row, **reading_columns(PROTOCOLS[protocol], row["order"], _reply(row))} for row in judgements]
-    return measured(spec, comparisons, judgements, alpaca_eval)
+    return measured(spec, comparisons, judgements, None if used is None else Path(used["path"]))
+
+
+def stored_summary(folder: Path) -> Row:
+    """summary.json of a finished artefact."""
+    found: Row = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def annotated(folder: Path, spec: Row, baseline: str) -> list[Annotation]:
+    """A finished artefact in AlpacaEval's format; the model is called as its run, the annotator as the judge."""
+    judge = judging_of(spec).judge
+    return annotations(
+        tables.read_table(folder / "comparisons.parquet", COMPARISONS),
+        tables.read_table(folder / "judgements.parquet", JUDGEMENTS),
+        model=spec["run"],
+        baseline=baseline,
+        annotator=judge.model if isinstance(judge, EndpointJudge) else judge.kind,
+    )
 
 
 def _reply(row: Row) -> Reply:

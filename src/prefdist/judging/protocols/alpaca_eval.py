@@ -1,8 +1,8 @@
 """AlpacaEval 2: the probability that a judge's first token prefers one of two answers (Dubois et al. 2024, arXiv 2404.04475).
 
-The answers are called m and M. With logits of both tokens, P(first wins) = P(m) / (P(m) + P(M)), as alpaca_eval's
-`weighted_alpaca_eval_gpt4_turbo` defines it: one token, five log-probabilities, temperature 1, which these do not depend on. A
-letter that is not among the five counts as e^-100 there, and 0 here. The prompt is in our words, not the published ones.
+The answers are called m and M, and P(first wins) = P(m) / (P(m) + P(M)), from the log-probabilities of the first token. As of
+alpaca_eval's `weighted_alpaca_eval_gpt4_turbo`: one token, five log-probabilities, temperature 1, on which these do not depend.
+A letter that is not among the five has probability 0. The prompt is in our words, not the published ones.
 """
 
 import math

@@ -26,8 +26,7 @@ Summary A:
 Summary B:
 {second}
 
-Write one sentence that compares the two summaries. Then, on a new line, write "Preferred: A" or "Preferred: B" and nothing
-else.
+Write one sentence that compares the two summaries. Then, on a new line, write only "Preferred: A" or "Preferred: B".
 """
 VERDICT = re.compile(r"^[\s*]*Preferred[\s*]*:[\s*\"'(]*([AB])[\s*\"').]*$", re.MULTILINE)
 
