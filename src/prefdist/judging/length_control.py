@@ -31,6 +31,8 @@ FloatArray = npt.NDArray[np.float64]
 STRENGTHS = np.logspace(-4, 4, 10)
 """C of the regression: the inverse of the penalty's weight."""
 FOLDS = 5
+SEED = 123
+"""Of liblinear's order of coordinates: strengths that are alike to its tolerance are told apart by it."""
 GAMED_WEIGHT = 0.2 / 2
 _COLUMNS = ("index", "preference", "std_delta_len", "instruction_difficulty")
 
@@ -146,16 +148,19 @@ def fit(features: FloatArray, targets: FloatArray, weights: FloatArray) -> Float
     losses = np.zeros(len(STRENGTHS))
     for train, test in GroupKFold(FOLDS).split(np.concatenate([features, features]), groups=np.concatenate([groups, groups])):
         train, test = (np.unique(part % len(targets)) for part in (train, test))
+        rng = np.random.RandomState(SEED)  # one for all strengths of a fold, as in scikit-learn's LogisticRegressionCV
         for k, strength in enumerate(STRENGTHS):
-            found = _fit(features[train], targets[train], weights[train], strength)
+            found = _fit(features[train], targets[train], weights[train], strength, rng)
             losses[k] += np.mean(weights[test] * _log_loss(targets[test], features[test] @ found))
-    return _fit(features, targets, weights, float(STRENGTHS[int(losses.argmin())]))
+    return _fit(features, targets, weights, float(STRENGTHS[int(losses.argmin())]), np.random.RandomState(SEED))
 
 
-def _fit(features: FloatArray, targets: FloatArray, weights: FloatArray, strength: float) -> FloatArray:
+def _fit(
+    features: FloatArray, targets: FloatArray, weights: FloatArray, strength: float, rng: np.random.RandomState
+) -> FloatArray:
     """Each row stands twice, as a win and as a loss, weighted by its target: so a soft target enters a regression of labels."""
     labels = np.concatenate([np.ones(len(targets)), np.zeros(len(targets))])
-    model = LogisticRegression(C=strength, l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=123)
+    model = LogisticRegression(C=strength, l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=rng)
     doubled = np.concatenate([targets * weights, (1.0 - targets) * weights])
     model.fit(np.concatenate([features, features]), labels, sample_weight=doubled)
     found: FloatArray = model.coef_[0]
