@@ -47,7 +47,7 @@ def write_answers(folder: Path, answers: dict[str, Sequence[str]]) -> Path:
 def endpoint(url: str, protocol: str = "tldr", **settings: Any) -> Row:
     """A specification of the stage, with an endpoint that gives up soon."""
     orders = settings.pop("orders", "both")
-    judge = {"kind": "endpoint", "base_url": url, "model": "judge", "key_variable": None, "timeout": 5.0, "attempts": 3}
+    judge = {"kind": "endpoint", "base_url": url, "model": "judge", "key_variable": None, "timeout": 20.0, "attempts": 3}
     return {"run": "dpo", "seed": 0, "protocol": protocol, "orders": orders, "judge": judge | settings}
 
 

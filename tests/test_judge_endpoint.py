@@ -2,9 +2,8 @@
 
 import json
 import logging
-import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -115,13 +114,18 @@ def test_few_replies_of_nonsense_make_no_table(tmp_path: Path) -> None:
     assert not (tmp_path / "out/judgements.parquet").exists()
 
 
+def _timeout(fault: Fault) -> float:
+    """Short where the server is silent; a busy machine's good replies need longer."""
+    return 1.0 if fault.silent else 20.0
+
+
 @pytest.mark.parametrize(
     ("fault", "least"),
     [
         (Fault(429, headers={"Retry-After": "0.3"}), 0.3),
         (Fault(500), 0.0),
         (Fault(0), 0.0),
-        (Fault(0, silent=1.0), 0.0),
+        (Fault(0, silent=3.0), 0.0),
         (Fault(200, body="<html>gateway</html>"), 0.0),
         (Fault(200, body='{"choices": []}'), 0.0),
     ],
@@ -138,7 +142,7 @@ def test_a_passing_fault_is_tried_again(tmp_path: Path, fault: Fault, least: flo
         return longer(body)
 
     with serving(rule) as server:
-        rows = judged(endpoint(server.url, timeout=0.5, concurrency=1), pairs(tmp_path, 2), tmp_path)
+        rows = judged(endpoint(server.url, timeout=_timeout(fault), concurrency=1), pairs(tmp_path, 2), tmp_path)
     assert [row["preference"] for row in rows] == [2.0, 2.0, 1.0, 1.0]
     assert set(server.counts.values()) == {2}
     gaps = [b - a for a, b in zip(server.times[::2], server.times[1::2], strict=True)]
@@ -148,7 +152,7 @@ def test_a_passing_fault_is_tried_again(tmp_path: Path, fault: Fault, least: flo
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (Fault(0, silent=5.0), r"no reply in 2 attempts, the last one: no whole reply within 0\.2 s"),
+        (Fault(0, silent=3.0), r"no reply in 2 attempts, the last one: no whole reply within 1 s"),
         (Fault(503, body="overloaded"), r"no reply in 2 attempts, the last one: status 503 \(overloaded\)"),
         (Fault(0), "no reply in 2 attempts, the last one: the connection broke"),
         (Fault(200, body="hello"), r"the last one: what came is no chat completion \(hello\)"),
@@ -165,7 +169,7 @@ def test_a_lasting_fault_is_one_clear_sentence_and_loses_nothing(tmp_path: Path,
         return fault if broken and "answer 4" in body["messages"][-1]["content"] else longer(body)
 
     with serving(rule) as server:
-        spec = endpoint(server.url, attempts=2, timeout=0.2, concurrency=1)
+        spec = endpoint(server.url, attempts=2, timeout=_timeout(fault), concurrency=1)
         with pytest.raises(UserError, match=said):
             judged(spec, inputs, tmp_path)
         assert not (tmp_path / "out/judgements.parquet").exists()
@@ -208,7 +212,7 @@ def test_a_reply_that_trickles_is_no_reply(tmp_path: Path) -> None:
     try:
         with pytest.raises(UserError, match=r"no whole reply within 0\.3 s"):
             judged(endpoint(url, attempts=1, timeout=0.3, concurrency=1), pairs(tmp_path, 1), tmp_path)
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 20.0, "1000 bytes would take 50 seconds"
     finally:
         closing.set()
         listener.close()
@@ -230,8 +234,18 @@ def test_stored_replies_are_not_asked_for_again_whatever_else_changes(tmp_path: 
         assert len(server.bodies) == 28
 
 
-def _judge_in_a_process(spec: dict[str, Any], inputs: dict[str, Path], folder: Path) -> None:
-    judged(spec, inputs, folder)
+JUDGE = """
+import json, sys
+from pathlib import Path
+from prefdist.judging.comparisons import read_pairs
+from prefdist.judging.endpoint import Endpoint
+from prefdist.config_judge import Judging
+spec, inputs, replies = json.loads(sys.argv[1])
+judging = {key: spec[key] for key in ("judge", "protocol", "orders")}
+pairs = read_pairs({role: Path(path) for role, path in inputs.items()})
+Endpoint(Judging.model_validate(judging), Path(replies)).judge(pairs)
+"""
+"""What the stage does with an endpoint, without torch, which takes seconds to import."""
 
 
 def test_killed_and_resumed_without_repeating_what_was_stored(tmp_path: Path) -> None:
@@ -246,13 +260,12 @@ def test_killed_and_resumed_without_repeating_what_was_stored(tmp_path: Path) ->
 
     with serving(rule) as server:
         spec = endpoint(server.url, concurrency=2, timeout=30.0)
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_judge_in_a_process, args=(spec, inputs, tmp_path))
-        process.start()
+        replies = tmp_path / "scratch" / stage.REPLIES
+        settings = json.dumps([spec, {role: str(path) for role, path in inputs.items()}, str(replies)])
+        process = subprocess.Popen([sys.executable, "-c", JUDGE, settings], stderr=subprocess.DEVNULL)
         assert enough.wait(60)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        process.kill()  # SIGKILL
+        process.wait()
         hold.set()
         journal = [json.loads(line) for line in _journal(tmp_path).read_text().splitlines()]
         stored = sum("reply" in line for line in journal)
@@ -317,6 +330,19 @@ def test_what_no_reply_came_of_counts_as_its_worst_case(tmp_path: Path) -> None:
         assert len(server.bodies) == 4
 
 
+def test_what_the_endpoint_refuses_costs_nothing(tmp_path: Path) -> None:
+    """Four refusals of about 0.016 each, and then replies, under a ceiling that holds two of them."""
+    inputs = pairs(tmp_path, 1)
+    faults = iter([Fault(503), Fault(429), Fault(500), Fault(502)])
+    with serving(lambda body: next(faults, None) or longer(body)) as server:
+        spec = endpoint(server.url, prices={**PRICES, "ceiling": 0.04}, attempts=5, concurrency=1)
+        judged(spec, inputs, tmp_path)
+        assert len(server.bodies) == 6
+        # The replies are kept, and so is what they cost: without a word from the endpoint.
+        judged(spec, inputs, tmp_path)
+    assert len(server.bodies) == 6
+
+
 def test_without_usage_a_reply_costs_its_worst_case(tmp_path: Path) -> None:
     with serving(lambda body: completion(longer(body), tokens=None)) as server:
         spec = endpoint(server.url, prices={**PRICES, "ceiling": 0.04}, concurrency=1)
@@ -330,8 +356,9 @@ def test_requests_a_minute_and_concurrency_are_kept(tmp_path: Path) -> None:
         return longer(body)
 
     with serving(rule) as server:
-        judged(endpoint(server.url, requests_per_minute=1200.0, concurrency=8), pairs(tmp_path), tmp_path)
-        assert server.times[-1] - server.times[0] >= 11 * 0.05 - 0.02  # clocks of two threads
+        began = time.monotonic()
+        judged(endpoint(server.url, requests_per_minute=600.0, concurrency=12), pairs(tmp_path), tmp_path)
+        assert time.monotonic() - began >= 11 * 0.1, "twelve requests, eleven gaps, one reply each"
         judged(endpoint(server.url, concurrency=3, model="other"), pairs(tmp_path / "more"), tmp_path)
         assert server.most_under_way <= 3
 

@@ -124,7 +124,7 @@ class ChatClient:
             raise _Failure(f"out of reach ({self._redacted(str(error))})", paid=False) from None
         except httpx2.TimeoutException:
             raise _Failure(late, paid=True) from None
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             raise _Failure(f"the connection broke ({self._redacted(str(error))})", paid=True) from None
         if response.status_code == 200:
             return bytes(content)
