@@ -316,11 +316,12 @@ def test_the_price_ceiling_is_never_passed(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out/summary.json").read_text())["cost"] == pytest.approx(12 * COST)
 
 
-def test_what_no_reply_came_of_counts_as_its_worst_case(tmp_path: Path) -> None:
-    """An endpoint that hangs may have worked, and bill it: the ceiling counts it, also in the next run."""
+@pytest.mark.parametrize("fault", [Fault(0, silent=3.0), Fault(0), Fault(504)], ids=["hangs", "cut", "gateway"])
+def test_what_no_reply_came_of_counts_as_its_worst_case(tmp_path: Path, fault: Fault) -> None:
+    """The endpoint may have worked, and bill it: the ceiling counts it, also in the next run."""
     inputs, silent = pairs(tmp_path, 1), True
-    with serving(lambda body: Fault(0, silent=3.0) if silent else longer(body)) as server:
-        spec = endpoint(server.url, prices={**PRICES, "ceiling": 0.04}, timeout=0.2, attempts=9, concurrency=1)
+    with serving(lambda body: fault if silent else longer(body)) as server:
+        spec = endpoint(server.url, prices={**PRICES, "ceiling": 0.04}, timeout=_timeout(fault), attempts=9, concurrency=1)
         for _ in range(2):
             with pytest.raises(UserError, match="ceiling"):
                 judged(spec, inputs, tmp_path)
@@ -333,7 +334,7 @@ def test_what_no_reply_came_of_counts_as_its_worst_case(tmp_path: Path) -> None:
 def test_what_the_endpoint_refuses_costs_nothing(tmp_path: Path) -> None:
     """Four refusals of about 0.016 each, and then replies, under a ceiling that holds two of them."""
     inputs = pairs(tmp_path, 1)
-    faults = iter([Fault(503), Fault(429), Fault(500), Fault(502)])
+    faults = iter([Fault(503), Fault(429), Fault(500), Fault(529)])
     with serving(lambda body: next(faults, None) or longer(body)) as server:
         spec = endpoint(server.url, prices={**PRICES, "ceiling": 0.04}, attempts=5, concurrency=1)
         judged(spec, inputs, tmp_path)

@@ -20,6 +20,8 @@ from prefdist.judging.protocols.form import Reply
 
 BUSY = {408, 409, 425, 429}
 """Statuses that ask for another attempt, beside all from 500."""
+GATEWAY = {502, 504}
+"""Statuses of what stands before the endpoint, which may have worked all the same, and bill it."""
 SHOWN = 200
 """Characters of a reply that an error quotes."""
 REDACTED = "[key]"
@@ -130,9 +132,8 @@ class ChatClient:
             return bytes(content)
         said = self._quoted(bytes(content))
         if response.status_code in BUSY or response.status_code >= 500:
-            raise _Failure(
-                f"status {response.status_code} ({said})", paid=False, retry_after=response.headers.get("Retry-After")
-            )
+            paid, wait = response.status_code in GATEWAY, response.headers.get("Retry-After")
+            raise _Failure(f"status {response.status_code} ({said})", paid=paid, retry_after=wait)
         if response.status_code in (401, 403):
             holder = "no key was sent" if self._key is None else f"it does not take the key in {self._settings.key_variable}"
             raise UserError(f"{self._url}: status {response.status_code}: {holder}; mend key_variable or the variable")
