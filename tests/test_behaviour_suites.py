@@ -136,6 +136,11 @@ def test_a_world_of_another_kind_is_refused() -> None:
         planned(world="exact")
 
 
+def test_an_unknown_world_is_named_with_the_suite_that_asks() -> None:
+    with pytest.raises(UserError, match=r"suite spl_smoke: world: workflow/suites/testbet\.yaml: no such suite; known are"):
+        planned(world="testbet")
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_placeholders_are_refused_before_the_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model and dataset that a paper suite names; the sentence says where the commit is to be put."""

@@ -76,8 +76,14 @@ class Testbed:
 
 
 def load_world(suite: str, world: str, root: Path) -> Testbed:
-    """The testbed suite that another suite takes its text, π₀ and preferences from. UserError if it is of another kind."""
-    found = load_suite(world, root)
+    """The testbed suite that another suite takes its text, π₀ and preferences from.
+
+    UserError, which names the suite that asks, if there is none or it is of another kind.
+    """
+    try:
+        found = load_suite(world, root)
+    except UserError as error:
+        raise UserError(f"suite {suite}: world: {error}") from error
     if not isinstance(found, Suite):
         raise UserError(f"suite {suite}: world: {world} is of kind {found.kind}; name a testbed suite")
     return Testbed(found)
