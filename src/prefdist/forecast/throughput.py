@@ -20,7 +20,7 @@ from prefdist.forecast.training import variety
 from prefdist.forecast.work import Facts, UnknownWork, Work
 from prefdist.plan.graph import Artefact
 
-NETWORK = ("model", "dataset")
+NETWORK = ("model", "dataset", "judge")
 """Stages that wait for the network."""
 
 

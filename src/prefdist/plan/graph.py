@@ -38,6 +38,8 @@ STAGES = {
     "best_of_n": "prefdist.behaviour.best_of_n",
     "tax": "prefdist.behaviour.tax",
     "benchmarks": "prefdist.behaviour.benchmarks",
+    "judge": "prefdist.judging.stage",
+    "judge_local": "prefdist.judging.stage",
     "results": "prefdist.results.stage",
     "ablation": "prefdist.results.ablation",
     "pad_results": "prefdist.results.distillation",

@@ -1,0 +1,83 @@
+"""Small folders of prompts and answers for judges, and how a test judges them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefdist.data import tables
+from prefdist.judging import stage
+from prefdist.judging.schemas import JUDGEMENTS
+
+Row = dict[str, Any]
+KEY = "sk-test-0123456789abcdef-do-not-print"
+
+
+def write_prompts(folder: Path, prompts: dict[str, str], references: dict[str, str] | None = None) -> Path:
+    folder.mkdir(parents=True)
+    rows = [
+        {"prompt_id": name, "module": "m", "split": "test", "prompt": text, "reference": (references or {}).get(name, "")}
+        for name, text in prompts.items()
+    ]
+    tables.write_table(folder / "prompts.parquet", rows, tables.PROMPTS)
+    return folder
+
+
+def write_answers(folder: Path, answers: dict[str, Sequence[str]]) -> Path:
+    """Samples of each prompt, with made-up ids."""
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "prompt_id": name,
+            "sample": k,
+            "token_ids": [7, 8],
+            "text": text,
+            "finish_reason": "stop",
+            "n_tokens": 2,
+            "logp": -1.0,
+            "logq": -1.0,
+        }
+        for name, texts in answers.items()
+        for k, text in enumerate(texts)
+    ]
+    tables.write_table(folder / "draws.parquet", rows, tables.DRAWS)
+    return folder
+
+
+def endpoint(url: str, protocol: str = "tldr", **settings: Any) -> Row:
+    """A specification of the stage, with an endpoint that gives up soon."""
+    orders = settings.pop("orders", "both")
+    judge = {"kind": "endpoint", "base_url": url, "model": "judge", "key_variable": None, "timeout": 20.0, "attempts": 3}
+    return {"run": "dpo", "seed": 0, "protocol": protocol, "orders": orders, "judge": judge | settings}
+
+
+def pairs(folder: Path, number: int = 6) -> dict[str, Path]:
+    """`number` prompts with one answer each; of even ones it is longer than the reference."""
+    names = [f"p{i}" for i in range(number)]
+    references = {name: f"reference {i} " + "r" * 20 for i, name in enumerate(names)}
+    answers = {name: [f"answer {i} " + "a" * (40 if i % 2 == 0 else 5)] for i, name in enumerate(names)}
+    return {
+        "prompts": write_prompts(folder / "prompts", {name: f"post {i}" for i, name in enumerate(names)}, references),
+        "answers": write_answers(folder / "answers", answers),
+    }
+
+
+def judged(spec: Row, inputs: dict[str, Path], folder: Path) -> list[Row]:
+    """Run the stage into folder/out; rows of judgements."""
+    out = folder / "out"
+    out.mkdir(exist_ok=True)
+    stage.run(spec, inputs, out, folder / "scratch" / "judge-x")
+    return tables.read_table(out / "judgements.parquet", JUDGEMENTS)
+
+
+def summaries(body: Row) -> tuple[str, str]:
+    """The two summaries of a TL;DR request."""
+    found = re.search(r"Summary A:\n(.*)\n\nSummary B:\n(.*)\n\nWrite one", body["messages"][-1]["content"], re.DOTALL)
+    assert found is not None
+    return found.group(1), found.group(2)
+
+
+def longer(body: Row) -> str:
+    """A TL;DR judge who prefers what is longer."""
+    first, second = summaries(body)
+    return f"One is longer.\nPreferred: {'A' if len(first) > len(second) else 'B'}"
