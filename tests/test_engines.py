@@ -11,6 +11,7 @@ from prefdist.code import import_closure
 from prefdist.config import Rollouts, vllm_lacks
 from prefdist.config_pad import Samples
 from prefdist.config_spl import BestOfN, Draws
+from prefdist.errors import UserError
 from prefdist.plan import Artefact, Plan, plan
 from prefdist.suites import load_suite
 
@@ -106,3 +107,9 @@ def test_responses_and_rollouts(tmp_path: Path) -> None:
     assert named[run].spec["rollouts"]["engine"] == "vllm"
     assert "prefdist.sampling.vllm.policy" in named[run].code
     assert [name for name, artefact in named.items() if any("vllm" in module for module in artefact.code)] == [run]
+
+
+def test_shards_are_not_handed_over(tmp_path: Path) -> None:
+    change = {"runs.pmle.rollouts": {"engine": "vllm"}, "runs.pmle.optimisation": {"sharding": "fsdp"}}
+    with pytest.raises(UserError, match=r"smoke.yaml: runs\.pmle\.rollouts\.engine: vllm is handed whole weights"):
+        changed("smoke", tmp_path, change)
