@@ -21,7 +21,7 @@ from prefdist.errors import UserError
 
 PADDING, PROMPT = -1, 0
 SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|padding|>", "<unk>")
-"""What pads where a tokenizer has no PAD of its own: what Llama 3 and Pythia keep for it, and what Mistral's bytes never need."""
+"""What pads where a tokenizer has no PAD of its own: what Llama 3 or Pythia keep for it, or what Mistral's bytes never need."""
 OTHER_ENDS = ("<eos>", "<|end_of_text|>", "<|eom_id|>")
 """What instruct models of Gemma and Llama also end an answer with, besides their template's end of turn."""
 

@@ -31,7 +31,7 @@ PAIRS = {
     "tldr_oai": Columns("query", ("chosen", "rejected"), continues=True),
     "tldr_trl": Columns("prompt", ("chosen", "rejected"), continues=True),
 }
-"""Of labelled pairs. tldr_oai: the datasets that summarize_from_feedback_details (vwxyzjn, cleanrl) wrote; tldr_trl: trl-lib's."""
+"""Of labelled pairs. tldr_oai: datasets written by summarize_from_feedback_details (cleanrl, vwxyzjn); tldr_trl: trl-lib's."""
 ANSWERED = {
     "messages": Columns("prompt", ("chosen",)),
     "tldr_oai": Columns("query", ("reference_response",), continues=True),

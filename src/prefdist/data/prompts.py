@@ -30,7 +30,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     budget = Budget(checked_codec(inputs["base"]), spec["max_prompt_tokens"], spec["too_long"])
     rows: dict[str, Row] = {}
     defects: list[Row] = []
-    for split in sorted(spec["splits"], key=lambda name: (name == "train", name)):  # a prompt that is held out is not trained on
+    for split in sorted(spec["splits"], key=lambda name: name == "train"):  # a prompt that is held out is not trained on
         found, left_out = _read(spec, source, split, budget, set(rows))
         rows |= found
         defects += left_out

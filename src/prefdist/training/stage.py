@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from prefdist.config import Optimisation, Rollouts
+from prefdist.config import Optimisation, RewardUse, Rollouts
 from prefdist.data import tables
 from prefdist.errors import UserError
 from prefdist.models import add_lora, fold_temperature, load_policy, load_scorer, new_policy, save
 from prefdist.objectives.registry import Objective, load
 from prefdist.paths import TIMINGS
 from prefdist.scoring.sequences import response_logps
-from prefdist.tokens import TextCodec, same_tokenizer
+from prefdist.tokens import TextCodec, check_vocabulary, reads_ids_of, same_tokenizer
 from prefdist.training import examples, identity
 from prefdist.training.batch import Dataset, Share
 from prefdist.training.decomposition import Decomposed
@@ -36,6 +36,8 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     objective = load(spec["objective"])
     learner = _learner(spec, inputs, objective, codec).to(accelerator.device)
     share = Share(accelerator.process_index, accelerator.num_processes)
+    if "reward_model" in inputs:
+        _check_reader(inputs["reward_model"], codec)
     streams, rollout_steps = _streams(spec, inputs, objective, learner, codec, settings, share, accelerator)
     identity.check(
         learner,
@@ -62,6 +64,16 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
         (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
         shutil.rmtree(scratch, ignore_errors=True)
     accelerator.end_training()
+
+
+def _check_reader(reward_model: Path, codec: TextCodec) -> None:
+    """It is given the policy's ids: they must mean the same to it, and have embeddings. UserError otherwise."""
+    if not reads_ids_of(TextCodec(reward_model), codec):
+        raise UserError(
+            f"{reward_model}: this reward model has another tokenizer than {codec.folder}, whose ids it is given; take one of "
+            "the same family"
+        )
+    check_vocabulary(codec, reward_model)
 
 
 def _learner(spec: dict[str, Any], inputs: dict[str, Path], objective: Objective, codec: TextCodec) -> Learner:
@@ -112,7 +124,7 @@ def _streams(
     source = import_module("prefdist.training.rollouts").RolloutSource(
         learner,
         _frozen(load_policy(inputs["prior"], accelerator.device)),
-        examples.prompts(inputs["preferences"], codec),
+        examples.prompts(inputs, codec),
         rollouts,
         batch_size=rollouts.batch_size or settings.batch_size,
         seed=spec["seed"],
@@ -120,6 +132,7 @@ def _streams(
         pad_id=codec.pad_id,
         stop_ids=codec.stop_ids,
         reward_model=_frozen(load_scorer(inputs["reward_model"], accelerator.device)) if on_policy else None,
+        reward=RewardUse.model_validate(spec.get("reward", {})),
         objective=on_policy,
         total=lambda tensor: accelerator.reduce(tensor, "sum"),
     )
