@@ -1,4 +1,4 @@
-"""Columns of TL;DR and of the benchmarks, budgets of prompts, templates, pads and vocabularies: what is read, and what is said."""
+"""Columns of TL;DR and of the benchmarks, budgets of prompts, templates, pads, vocabularies: what is read, and what is said."""
 
 import json
 from pathlib import Path
@@ -108,7 +108,9 @@ def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert config["vocab_size"] > size
     fetched(folder, tmp_path / "fits", TEMPLATE)
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": size - 1}))
-    with pytest.raises(UserError, match=rf"vocab_size {size - 1}, but the tokenizer of .* has {size} tokens; take the tokenizer"):
+    with pytest.raises(
+        UserError, match=rf"vocab_size {size - 1}, but the tokenizer of .* has {size} tokens; take the tokenizer"
+    ):
         fetched(folder, tmp_path / "out", TEMPLATE)
 
 
@@ -139,9 +141,19 @@ COMPARISONS = [
     comparison(7, "open it.", "close it."),
 ]
 PAIRS = {
-    **{"format": "tldr_oai", "path": "", "splits": {"train": "train", "test": "validation"}, "on_defect": "drop"},
-    **{"part": "policies", "judge_share": 0.0, "max_prompt_chars": None, "repeated_prompts": "all"},
-    **{"train_pairs": 100, "test_prompts": 100, "max_response_tokens": 100, "max_prompt_tokens": None, "too_long": "refuse"},
+    "format": "tldr_oai",
+    "path": "",
+    "splits": {"train": "train", "test": "validation"},
+    "on_defect": "drop",
+    "part": "policies",
+    "judge_share": 0.0,
+    "max_prompt_chars": None,
+    "repeated_prompts": "all",
+    "train_pairs": 100,
+    "test_prompts": 100,
+    "max_response_tokens": 100,
+    "max_prompt_tokens": None,
+    "too_long": "refuse",
 }
 
 
@@ -196,7 +208,9 @@ def test_trls_columns(tmp_path: Path, base: Path) -> None:
 
 
 def test_a_missing_column_is_named(tmp_path: Path, base: Path) -> None:
-    with pytest.raises(UserError, match=r"validation\.jsonl: row 0: no key 'prompt'; its keys are query, chosen, rejected, pol"):
+    with pytest.raises(
+        UserError, match=r"validation\.jsonl: row 0: no key 'prompt'; its keys are query, chosen, rejected, pol"
+    ):
         read_pairs(tmp_path, base, format="tldr_trl")
     write(tmp_path / "data/train.jsonl", [{"query": post(1), "chosen": " open it."}])
     with pytest.raises(UserError, match=r"train\.jsonl: row 0: no key 'rejected'; its keys are query, chosen$"):
@@ -261,7 +275,10 @@ def test_demonstrations_and_their_defects(tmp_path: Path, base: Path) -> None:
     """A post that is held out is not learnt from; one that comes again counts once; each is named."""
     files = {
         "train.jsonl": [{"query": post(i), "reference_response": f" read it {i}.{END}", "id": "t3"} for i in (1, 2, 1, 3)],
-        "test.jsonl": [{"query": post(3), "reference_response": f" open it.{END}"}, {"query": post(4), "reference_response": END}],
+        "test.jsonl": [
+            {"query": post(3), "reference_response": f" open it.{END}"},
+            {"query": post(4), "reference_response": END},
+        ],
     }
     found, defects = read_prompts(tmp_path, base, files, format="tldr_oai", splits={"train": "train", "test": "test"})
     assert [(row["split"], row["prompt"], row["reference"]) for row in found] == [
@@ -296,7 +313,10 @@ def test_columns_of_other_datasets(name: str, rows: list[Row], expected: tuple[s
 
 def test_a_json_list_is_read_where_it_is_named(tmp_path: Path, base: Path) -> None:
     """AlpacaEval's file; in a folder, such files are about other things."""
-    rows = {"answers.json": [{"instruction": "Open.", "output": "Open it."}], "test.jsonl": [{"instruction": "A.", "output": "B."}]}
+    rows = {
+        "answers.json": [{"instruction": "Open.", "output": "Open it."}],
+        "test.jsonl": [{"instruction": "A.", "output": "B."}],
+    }
     found, _ = read_prompts(tmp_path, base, rows, format="alpaca_eval", path="answers.json")
     assert [row["prompt"] for row in found] == ["Open."]
     found, _ = read_prompts(tmp_path, base, {}, format="alpaca_eval")
