@@ -34,5 +34,6 @@ include: "workflow/rules/teacher.smk"  # a student's responses, a teacher's scor
 include: "workflow/rules/distillation.smk"  # students against their teacher; one target an ablation: pad_testbed_alpha, ...
 include: "workflow/rules/behaviour.smk"  # samples of aligned models and what is measured of them; datasets of pairs and questions
 include: "workflow/rules/judging.smk"  # judges of answers: endpoints; reward models and known preferences
+include: "workflow/rules/alignment.smk"  # ADL at the paper's scale: what its policies' answers are worth; one target an ablation
 include: "workflow/rules/exact.smk"  # enumerable worlds: optima and gradient estimators
 include: "workflow/rules/exports.smk"  # artefacts alone, for DVC: ablation_pad_testbed_alpha, data_testbed, ...

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaTokenizer,
@@ -93,6 +95,23 @@ def mistral_tokenizer(template: str = MISTRAL_TEMPLATE) -> Any:
     learnt = json.loads(bpe.to_str())["model"]
     merges = [(first, second) for first, second in learnt["merges"]]
     return LlamaTokenizer(vocab=learnt["vocab"], merges=merges, chat_template=template)
+
+
+def neox_tokenizer() -> Any:
+    """As Pythia's: one token is BOS, EOS and unknown, PAD is there without its role, runs of spaces are tokens, no template."""
+    end = "<|endoftext|>"
+    found = tokenizer((end, "<|padding|>"), "", bos_token=end, eos_token=end, unk_token=end)
+    found.chat_template = None
+    found.add_tokens(["  ", "   "])
+    return found
+
+
+def neox_folder(path: Path, *, hidden: int = 16, seed: int = 0, **config: Any) -> Path:
+    """Two layers, dropout that is to be off, and more embeddings than tokens, as Pythia. Returns `path`."""
+    codec = neox_tokenizer()
+    shape = {key: value for key, value in _shape(codec, hidden).items() if not key.startswith("num_key")}
+    shape |= {"vocab_size": len(codec) + 27, "pad_token_id": None, "hidden_dropout": 0.1, "attention_dropout": 0.1}
+    return _saved(path, GPTNeoXForCausalLM, GPTNeoXConfig(**shape | config), codec, seed)
 
 
 def gemma2_folder(path: Path, *, hidden: int = 16, seed: int = 0, **config: Any) -> Path:

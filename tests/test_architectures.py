@@ -1,4 +1,4 @@
-"""Gemma-2 and Llama-3 (and Mistral's windows): packed rows and samples against one plain forward pass a response.
+"""Gemma-2, Llama-3 and GPT-NeoX (and Mistral's windows): packed rows and samples against one plain forward pass a response.
 
 Everything is in float32: transformers computes norms, rotations and eager softmax in it whatever the model is. Log-
 probabilities here are a few nats, and come out of two layers of sums of tens of products: 2e-5 is 100 units of rounding.
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from chat_models import gemma2_folder, llama3_folder
+from chat_models import gemma2_folder, llama3_folder, neox_folder
 from torch import Tensor
 from transformers import MistralConfig, MistralForCausalLM
 
@@ -37,6 +37,7 @@ FOLDERS = {
     "llama3": lambda path: llama3_folder(path),
     "llama3_tied": lambda path: llama3_folder(path, tied=True),
     "mistral": mistral_folder,
+    "gpt_neox": neox_folder,
 }
 
 

@@ -13,7 +13,7 @@ FILE = ROOT / "slurm/config.yaml"
 # Stages that load models onto a GPU where there is one; the others are tables, or the testbed's small models on the CPU.
 ON_GPU = {
     *("train", "reference", "responses", "scores", "questions", "held_out", "teacher", "student"),
-    *("draws", "diversity", "shift", "repeats", "calibration", "best_of_n", "tax", "benchmarks", "judge_local"),
+    *("draws", "alignment", "diversity", "shift", "repeats", "calibration", "best_of_n", "tax", "benchmarks", "judge_local"),
 }
 
 

@@ -35,7 +35,7 @@ def make_source(world: World) -> MakeSource:
 
     def make(learner: Learner | None = None, share: Share | None = None, **options: Any) -> RolloutSource:
         options = {"batch_size": 6, "seed": 0, "reward_model": reward_model} | options
-        prompts = options.pop("prompts", examples.prompts(world.folder("preferences"), codec))
+        prompts = options.pop("prompts", examples.prompts({"preferences": world.folder("preferences")}, codec))
         settings = Rollouts(**{"samples": 3, "max_new_tokens": 8} | options.pop("rollouts", {}))
         return RolloutSource(
             learner or Learner(target),
@@ -208,7 +208,7 @@ class LogProbability(nn.Module):
 def reverse_kl(policy: Any, target: Any, world: World) -> float:
     """KL(π‖π*) in nats, estimated from 16 samples for each of 30 prompts."""
     codec = world.codec
-    prompts = [ids for _, ids in examples.prompts(world.folder("preferences"), codec)][:30]
+    prompts = [ids for _, ids in examples.prompts({"preferences": world.folder("preferences")}, codec)][:30]
     keys = [f"estimate/{i}" for i in range(len(prompts))]
     drawn = sample(policy, prompts, keys, num_samples=16, max_new_tokens=8, stop_ids=codec.stop_ids)
     responses = [[s.token_ids for s in samples] for samples in drawn]

@@ -37,7 +37,7 @@ class ChatTemplate:
         if opening.count(USER_MARK) != 1:
             raise UserError(f"{folder}: the chat template writes a user's text {opening.count(USER_MARK)} times, not once")
         self._before, self._after = opening.split(USER_MARK)
-        self._special = [i for i in self._markup_ids(opening) if i in tokenizer.added_tokens_decoder]
+        self._special = self._special_ids(opening)
         gap, end = self._answered(opening)
         self._lead = self._lead_of(gap)
         self.end_id = self._end_of_turn(end)
@@ -48,7 +48,7 @@ class ChatTemplate:
         if not (rendered.startswith(self._before) and rendered.endswith(self._after)):
             raise UserError(f"{self._folder}: the chat template treats the text {text[:60]!r} unlike others")
         found = self._markup_ids(rendered)
-        if [i for i in found if i in self._tokenizer.added_tokens_decoder] != self._special:
+        if self._special_ids(rendered) != self._special:
             inner = rendered[len(self._before) : len(rendered) - len(self._after)]
             apart = text_ids(self._tokenizer, inner)
             found = [*self._markup_ids(self._before), *apart, *self._markup_ids(self._after)]
@@ -86,16 +86,21 @@ class ChatTemplate:
 
     def _end_of_turn(self, end: str) -> int:
         """What follows an answer; white space behind it (Gemma's newline) opens the next turn and is never scored."""
-        ids = self._markup_ids(end)
+        ids = self._ids(end)  # Pythia's BOS is its EOS
         token = self._tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
         if token is None or not token.special or self._tokenizer.decode(ids[1:]).strip():
             raise UserError(f"{self._folder}: the chat template ends an answer with {end!r}, which is not one special token")
         return ids[0]
 
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"])
+
+    def _special_ids(self, text: str) -> list[int]:
+        return [i for i in self._ids(text) if i in self._tokenizer.added_tokens_decoder]
+
     def _markup_ids(self, text: str) -> list[int]:
         """Ids of what the template itself writes, without BOS."""
-        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
-        return [i for i in ids if i != self._tokenizer.bos_token_id]
+        return [i for i in self._ids(text) if i != self._tokenizer.bos_token_id]
 
     def _render(self, text: str, answer: str | None = None) -> str:
         from jinja2.exceptions import TemplateError

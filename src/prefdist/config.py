@@ -178,6 +178,15 @@ class Preferences(Strict):
     max_new_tokens: int = Field(gt=0)
 
 
+class RewardUse(Strict):
+    """What an objective makes of r̂. Without a key, r̂ as it is."""
+
+    scale: float = Field(default=1.0, gt=0, description="multiplies r̂: reward models differ in their units")
+    unfinished: float | None = Field(
+        default=None, description="in place of r̂ of a response that has no end, before it is scaled"
+    )
+
+
 class Run(Strict):
     """One method: a row of the objective table, its parameters and how it is optimised."""
 
@@ -186,6 +195,7 @@ class Run(Strict):
     train_on: Literal["pairs", "chosen", "rejected", "both"] = Field("pairs", description="both: each response by itself")
     label_noise: float = Field(0.0, ge=0, le=0.5, description="share of the training pairs whose label is turned round")
     reward_model: Literal["own", "apart"] = Field("own", description="that of its pairs, or the one trained on other pairs")
+    reward: RewardUse = RewardUse()
     optimisation: Optimisation
     rollouts: Rollouts | None = None
     lora: Lora | None = None
@@ -257,3 +267,5 @@ def check_objective(where: str, run: Run) -> None:
         raise ValueError(f"{where}.label_noise: objective {run.objective} sees no labels; set it to 0")
     if run.reward_model == "apart" and row.responses != "policy":
         raise ValueError(f"{where}.reward_model: objective {run.objective} uses none; leave it out")
+    if run.reward != RewardUse() and row.responses != "policy":
+        raise ValueError(f"{where}.reward: objective {run.objective} sees no rewards; leave it out")

@@ -8,6 +8,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from prefdist.config import TEXT_KINDS, Suite
+from prefdist.config_adl import AdlSuite
 from prefdist.config_exact import ExactSuite
 from prefdist.config_pad import MODEL_KINDS, PadSuite
 from prefdist.config_spl import SplSuite
@@ -15,9 +16,10 @@ from prefdist.errors import UserError
 from prefdist.objectives.rows import ObjectiveRow
 from prefdist.paths import SUITES
 
-AnySuite = Suite | ExactSuite | PadSuite | SplSuite
-KINDS: dict[str, type[Suite] | type[ExactSuite] | type[PadSuite] | type[SplSuite]] = {
+AnySuite = Suite | ExactSuite | AdlSuite | PadSuite | SplSuite
+KINDS: dict[str, type[Suite] | type[ExactSuite] | type[AdlSuite] | type[PadSuite] | type[SplSuite]] = {
     "testbed": Suite,
+    "adl": AdlSuite,
     "exact": ExactSuite,
     "pad": PadSuite,
     "spl": SplSuite,

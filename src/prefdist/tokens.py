@@ -6,6 +6,7 @@ prompt and itself only and its positions restart behind the prompt, so a prompt 
 has. Left out: models (models.py, logprobs.py).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,8 +20,8 @@ from prefdist.chat import ChatTemplate, text_ids
 from prefdist.errors import UserError
 
 PADDING, PROMPT = -1, 0
-SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>")
-"""What pads where a tokenizer has no PAD of its own: what Llama 3 keeps for it, and what Mistral's bytes never need."""
+SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|padding|>", "<unk>")
+"""What pads where a tokenizer has no PAD of its own: what Llama 3 or Pythia keep for it, or what Mistral's bytes never need."""
 OTHER_ENDS = ("<eos>", "<|end_of_text|>", "<|eom_id|>")
 """What instruct models of Gemma and Llama also end an answer with, besides their template's end of turn."""
 
@@ -48,6 +49,7 @@ class TextCodec:
         self.bos_id, self.eos_id, self.pad_id = int(bos_id), int(eos_id), pad_id
         self.stop_ids = _stop_ids(tokenizer, self.eos_id) if self._chat else (self.eos_id,)
         self.vocabulary = len(tokenizer)
+        self.has_template = self._chat is not None
 
     @cached_property
     def _newline(self) -> list[int]:
@@ -75,6 +77,29 @@ class TextCodec:
 
     def save(self, folder: Path) -> None:
         self._tokenizer.save_pretrained(folder)
+
+
+def checked_codec(folder: Path) -> TextCodec:
+    """The codec of a model folder. UserError unless the model has an embedding for every id of its tokenizer."""
+    codec = TextCodec(folder)
+    check_vocabulary(codec, folder)
+    return codec
+
+
+def check_vocabulary(codec: TextCodec, folder: Path) -> None:
+    """UserError if the model in `folder` lacks an embedding for an id of the codec; more embeddings than ids are fine."""
+    size = json.loads((folder / "config.json").read_text()).get("vocab_size")
+    if size is not None and codec.vocabulary > size:
+        raise UserError(
+            f"{folder}: config.json has vocab_size {size}, but the tokenizer of {codec.folder} has {codec.vocabulary} tokens; "
+            "take the tokenizer that belongs to the model, or resize its embeddings"
+        )
+
+
+def reads_ids_of(reader: TextCodec, writer: TextCodec) -> bool:
+    """Whether every id of the writer's tokenizer means the same to the reader, which may have more."""
+    known = reader._tokenizer.get_vocab()
+    return all(known.get(token) == i for token, i in writer._tokenizer.get_vocab().items())
 
 
 def same_tokenizer(a: TextCodec, b: TextCodec) -> bool:

@@ -15,7 +15,7 @@ from prefdist.paths import SUITES, check_model_folder
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja")
 """Weights, configuration, tokenizer and chat template. What is not listed is not fetched: no *.bin, *.pt, *.pth, *.py."""
 
-ROW_FILES = ("*.jsonl", "*.jsonl.gz", "*.parquet")
+ROW_FILES = ("*.jsonl", "*.jsonl.gz", "*.parquet", "*.json")
 """Of a dataset: rows, and no script."""
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 

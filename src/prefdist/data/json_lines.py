@@ -14,6 +14,8 @@ from typing import Any
 from prefdist.errors import UserError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+ARRAY = ".json"
+"""A list of rows, read where the file itself is named: in a folder, such files are mostly about other things."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def read_rows(source: Path, split: str | None = None) -> list[Row]:
     """All rows of a file, or of the files of a folder in the order of their paths.
 
     Args:
-        source: a file named *.jsonl, *.jsonl.gz or *.parquet, or a folder with such files at any depth.
+        source: a file named *.jsonl, *.jsonl.gz, *.parquet or *.json, or a folder with such files (but *.json) at any depth.
         split: of a folder, only files named <split>.… or <split>-….…, as hub datasets name them.
 
     Raises:
@@ -77,8 +79,8 @@ def read_rows(source: Path, split: str | None = None) -> list[Row]:
 
 def _files(source: Path, split: str | None) -> list[Path]:
     if source.is_file():
-        if not source.name.endswith(SUFFIXES):
-            raise UserError(f"{source}: not a file of rows; its name must end in {', '.join(SUFFIXES)}")
+        if not source.name.endswith((*SUFFIXES, ARRAY)):
+            raise UserError(f"{source}: not a file of rows; its name must end in {', '.join((*SUFFIXES, ARRAY))}")
         return [source]
     files = sorted(f for f in source.rglob("*") if f.is_file() and f.name.endswith(SUFFIXES) and _is_of_split(f, split))
     if not files:
@@ -94,6 +96,9 @@ def _is_of_split(file: Path, split: str | None) -> bool:
 def _rows(file: Path) -> Iterator[Row]:
     if file.suffix == ".parquet":
         yield from _parquet_rows(file)
+        return
+    if file.suffix == ARRAY:
+        yield from _array_rows(file)
         return
     number = -1  # for a file whose first line cannot be decoded
     try:
@@ -112,6 +117,16 @@ def _object(file: Path, number: int, line: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{file}: row {number} is not a JSON object, found {line.strip()!r:.80}")
     return found
+
+
+def _array_rows(file: Path) -> Iterator[Row]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not readable as JSON: {error}; fetch the file again") from error
+    if not isinstance(found, list) or not all(isinstance(values, dict) for values in found):
+        raise UserError(f"{file}: not a list of JSON objects; name a file of rows")
+    yield from (Row(file, number, values) for number, values in enumerate(found))
 
 
 def _parquet_rows(file: Path) -> Iterator[Row]:

@@ -6,15 +6,16 @@ says to which one a training pair belongs. Left out: pairs that a known target l
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from prefdist.data import tables
+from prefdist.data.budget import LONG, SHORTENED, Budget
+from prefdist.data.columns import PAIRS, read_columns
 from prefdist.data.dialogues import Message, read_dialogues
-from prefdist.data.json_lines import Row, read_rows
+from prefdist.data.json_lines import read_rows
 from prefdist.errors import UserError
-from prefdist.tokens import TextCodec
+from prefdist.tokens import TextCodec, checked_codec
 
 Triple = tuple[str, str, str]
 """Prompt, chosen, rejected."""
@@ -22,22 +23,25 @@ SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 
 
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
-    """Writes prompts.parquet, preferences.parquet and defects.json: rows that were left out, by file, row and reason."""
-    codec, source = TextCodec(inputs["base"]), inputs["dataset"] / spec["path"]
-    prompts, pairs, defects = {}, [], []
+    """Writes prompts.parquet, preferences.parquet and defects.json: rows left out or shortened, by file, row and reason."""
+    codec, source = checked_codec(inputs["base"]), inputs["dataset"] / spec["path"]
+    budget = Budget(codec, spec.get("max_prompt_tokens"), spec.get("too_long", "refuse"))
+    prompts: dict[str, dict[str, str]] = {}
+    pairs, defects = [], []
     for split in ("test", "train"):  # a prompt that is held out is not trained on
-        found, left_out = _read(spec, source, spec["splits"][split])
+        found, left_out = _read(spec, source, spec["splits"][split], budget)
         defects += left_out
         kept = [t for t in found if _is_wanted(spec, t[0]) and (split == "test" or _part(spec, t[0]) == spec["part"])]
-        of_split: dict[str, Triple] = {}
+        of_split: dict[str, list[Triple]] = {}
         for triple in kept:
             name = _identity(triple[0])
             if name not in prompts:
-                of_split.setdefault(name, triple)
-        size = spec["train_pairs"] if split == "train" else spec["test_prompts"]
-        for name, triple in sorted(of_split.items())[:size]:
-            prompts[name] = _prompt_row(name, split, triple, source.name)
-            pairs.append(_pair_row(name, split, triple, codec, spec["max_response_tokens"]))
+                of_split.setdefault(name, []).append(triple)
+        most = None if spec.get("repeated_prompts") == "all" else 1
+        numbered = [(name, i, triple) for name, triples in sorted(of_split.items()) for i, triple in enumerate(triples[:most])]
+        for name, i, triple in numbered[: spec["train_pairs"] if split == "train" else spec["test_prompts"]]:
+            prompts.setdefault(name, _prompt_row(name, split, triple, source.name))
+            pairs.append(_pair_row(name, i, split, triple, codec, spec["max_response_tokens"]))
     if not any(row["split"] == "train" for row in pairs):
         raise UserError(f"{source}: no training pair is left; raise max_prompt_chars, or look at the dataset's splits")
     tables.write_table(out / "prompts.parquet", list(prompts.values()), tables.PROMPTS)
@@ -52,40 +56,26 @@ def transcript(messages: list[Message]) -> str:
     return "\n\n".join(f"{SPEAKERS[message['role']]}: {message['content']}" for message in messages)
 
 
-def _read(spec: dict[str, Any], source: Path, split: str) -> tuple[list[Triple], list[dict[str, Any]]]:
+def _read(spec: dict[str, Any], source: Path, split: str, budget: Budget) -> tuple[list[Triple], list[dict[str, Any]]]:
     """Sound pairs of a split of the dataset, and what is wrong with the others."""
     if spec["format"] == "dialogues":
         found = read_dialogues(source, on_defect=spec["on_defect"], split=split)
         named = [{"file": str(d.file.relative_to(source)), "row": d.row, "defect": d.kind} for d in found.defects]
         return [(transcript(pair.prompt), pair.chosen, pair.rejected) for pair in found.pairs], named
-    pairs, defects = [], []
-    for row, triple, defect in _messages(read_rows(source, split)):
-        if defect is None:
-            pairs.append(triple)
-        elif spec["on_defect"] == "refuse":
-            raise row.error("chosen", f"makes no comparison ({defect})")
-        else:
-            defects.append({"file": str(row.file.relative_to(source)), "row": row.number, "defect": defect})
+    pairs: list[Triple] = []
+    defects = []
+    for one in read_columns(read_rows(source, split), PAIRS[spec["format"]]):
+        if one.defect is not None:
+            if spec["on_defect"] == "refuse":
+                raise one.row.error("chosen", f"makes no comparison ({one.defect})")
+            defects.append(one.named(source, one.defect))
+            continue
+        prompt, length = budget.fit(one)
+        if prompt != one.prompt:
+            defects.append(one.named(source, SHORTENED if prompt else LONG, tokens=length))
+        if prompt:
+            pairs.append((prompt, one.answers[0], one.answers[1]))
     return pairs, defects
-
-
-def _messages(rows: list[Row]) -> Iterator[tuple[Row, Triple, str | None]]:
-    """Rows with a text `prompt` and lists of messages `chosen` and `rejected`, whose last one answers it."""
-    for row in rows:
-        prompt, answers = row.text("prompt").strip(), []
-        for side in ("chosen", "rejected"):
-            turns = row.values.get(side)
-            if not (isinstance(turns, list) and turns and isinstance(turns[-1], dict) and "content" in turns[-1]):
-                raise row.error(side, "is not a list of messages")
-            answers.append(str(turns[-1]["content"]).strip())
-        defect = None
-        if not prompt:
-            defect = "empty_prompt"
-        elif not all(answers):
-            defect = "empty_final_turn"
-        elif answers[0] == answers[1]:
-            defect = "identical_responses"
-        yield row, (prompt, answers[0], answers[1]), defect
 
 
 def _is_wanted(spec: dict[str, Any], prompt: str) -> bool:
@@ -106,10 +96,11 @@ def _prompt_row(name: str, split: str, triple: Triple, module: str) -> dict[str,
     return {"prompt_id": name, "module": module, "split": split, "prompt": triple[0], "reference": triple[1]}
 
 
-def _pair_row(name: str, split: str, triple: Triple, codec: TextCodec, longest: int) -> dict[str, Any]:
+def _pair_row(name: str, i: int, split: str, triple: Triple, codec: TextCodec, longest: int) -> dict[str, Any]:
+    """The i-th pair of a prompt."""
     prompt, chosen, rejected = triple
     return {
-        "pair_id": name,
+        "pair_id": f"{name}/{i}" if i else name,
         "prompt_id": name,
         "split": split,
         "prompt": prompt,

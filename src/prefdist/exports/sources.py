@@ -14,7 +14,7 @@ from prefdist.paths import SUITES
 from prefdist.plan import Artefact, Plan, plan
 from prefdist.suites import load_suite
 
-TABLES = ("preferences", "pairs", "reference", "responses", "scores", "questions", "choices", "problems", "draws")
+TABLES = ("prompts", "preferences", "pairs", "reference", "responses", "scores", "questions", "choices", "problems", "draws")
 """Stages whose artefacts are data to be shared; the prompts are beside them."""
 
 

@@ -40,6 +40,18 @@ def draws(a: Artefact, facts: Facts) -> Work:
     return sampled(facts.size(a.inputs["policy"]), *row) + reference + stored(row[0] * row[3], response_bytes(row[2]))
 
 
+def alignment(a: Artefact, facts: Facts) -> Work:
+    """Of each seed, set and law: the samples under π₀ and the reward model, and the dataset's own answers under the latter."""
+    base, total = facts.size(a.inputs["base"]), Work()
+    for name in a.spec["sets"]:
+        for label in a.spec["laws"]:
+            for seed in a.spec["seeds"]:
+                prompts, prompt, response, n = _drawn(a.inputs[f"draws/{name}/{label}/{seed}"], facts)
+                total += scored(base, prompts, prompt, response, n) * 2 + scored(base, prompts, prompt, response, 1)
+                total += stored(prompts * 7, METRIC_BYTES)
+    return total
+
+
 def diversity(a: Artefact, facts: Facts) -> Work:
     """A policy's samples under π₀; these and π₀'s under two reward models and, where preferences are known, π*."""
     base, total = facts.size(a.inputs["base"]), Work()
@@ -140,6 +152,7 @@ def _by_target(a: Artefact, facts: Facts, row: tuple[float, float, float, int]) 
 FORMULAS: dict[str, Formula] = {
     "pairs": pairs,
     "draws": draws,
+    "alignment": alignment,
     "diversity": diversity,
     "shift": shift,
     "repeats": repeats,

@@ -78,7 +78,10 @@ def _limits(text: Artefact) -> Lengths:
     small = text.stage == "text"
     each = CHARS_A_TOKEN / 2 if small else CHARS_A_TOKEN
     longest, reference = text.spec.get("max_prompt_chars"), text.spec.get("max_reference_chars")
-    return Lengths(1 + longest / each if longest else ASSUMED, 1 + reference / each if reference else None, {}, counted=False)
+    tokens = text.spec.get("max_prompt_tokens")
+    return Lengths(
+        tokens or (1 + longest / each if longest else ASSUMED), 1 + reference / each if reference else None, {}, counted=False
+    )
 
 
 def _word_problems(text: Artefact) -> Lengths:

@@ -1,4 +1,4 @@
-"""How many weights a model of the llama family has, from its configuration alone, in closed form.
+"""How many weights a model of the llama family or of GPT-NeoX (Pythia) has, from its configuration alone, in closed form.
 
 Left out: other families (None), adapters (a few per cent of their model).
 """
@@ -52,8 +52,12 @@ def size_of(config: Mapping[str, Any]) -> Size | None:
     With d = hidden_size, m = intermediate_size, h query heads and g key-value heads of width w, a layer has
     d·w·(2h + 2g) weights of attention, 3·d·m of the gated MLP, d a norm, and biases where the family or its keys say so.
     """
+    if any(config.get(key) is None for key in _NEEDED):
+        return None
+    if config.get("model_type") == "gpt_neox":
+        return _neox(config)
     family = FAMILIES.get(str(config.get("model_type")))
-    if family is None or any(config.get(key) is None for key in _NEEDED):
+    if family is None:
         return None
     d, m, layers, h, vocabulary = (int(config[key]) for key in _NEEDED)
     g = int(config.get("num_key_value_heads") or h)
@@ -68,11 +72,23 @@ def size_of(config: Mapping[str, Any]) -> Size | None:
     mlp = 3 * d * m + (2 * m + d if config.get("mlp_bias") else 0)
     embeddings = vocabulary * d
     tied = config.get("tie_word_embeddings", family.tied)
-    half = str(config.get("dtype") or config.get("torch_dtype")) in ("bfloat16", "float16")
     return Size(
         body=layers * (attention + mlp + family.norms * d) + d,
         embeddings=embeddings,
         head=0 if tied else embeddings,
         predicts=embeddings,
-        bytes_a_weight=2 if half else 4,
+        bytes_a_weight=_bytes_a_weight(config),
     )
+
+
+def _neox(config: Mapping[str, Any]) -> Size:
+    """A layer has 4·d² weights of attention and 2·d·m of an MLP without gate, all with biases, and two norms with biases."""
+    d, m, layers, _, vocabulary = (int(config[key]) for key in _NEEDED)
+    attention = 4 * d * d + (4 * d if config.get("attention_bias", True) else 0)
+    body = layers * (attention + 2 * d * m + m + d + 4 * d) + 2 * d
+    head = 0 if config.get("tie_word_embeddings") else vocabulary * d
+    return Size(body, vocabulary * d, head, vocabulary * d, _bytes_a_weight(config))
+
+
+def _bytes_a_weight(config: Mapping[str, Any]) -> int:
+    return 2 if str(config.get("dtype") or config.get("torch_dtype")) in ("bfloat16", "float16") else 4

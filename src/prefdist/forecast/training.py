@@ -34,7 +34,7 @@ def trained(artefact: Artefact, facts: Facts) -> Work:
         total += _steps(size, rows, steps, batch, optimisation["micro_batch_size"], spec.get("lora"))
         if objective["family"] == "token_distillation":
             total += scored(facts.size(artefact.inputs["teacher"]), steps * batch, rows.prompt, rows.response, rows.n)
-    if objective["responses"] == "policy" or objective.get("regulariser"):
+    if _is_fresh(objective):
         total += _fresh(artefact, facts, size)
     if "probe" in artefact.inputs and optimisation["probe_every"]:
         probe, lengths = artefact.inputs["probe"].spec, facts.lengths(artefact)
@@ -44,10 +44,15 @@ def trained(artefact: Artefact, facts: Facts) -> Work:
     return total
 
 
+def _is_fresh(objective: dict[str, Any]) -> bool:
+    """Whether the policy is sampled: a regulariser of weight 0 costs nothing."""
+    return bool(objective["responses"] == "policy" or (objective.get("regulariser") and objective["regulariser"]["kl"]))
+
+
 def variety(artefact: Artefact) -> str:
     """Which trainings are alike in how fast they go: those on fresh samples, on a teacher's law, and all others."""
     objective = artefact.spec["objective"]
-    if objective["responses"] == "policy" or objective.get("regulariser"):
+    if _is_fresh(objective):
         return "fresh samples"
     return "token law" if objective["family"] == "token_distillation" else "given data"
 

@@ -7,11 +7,13 @@ depends on it. Code is not in the digest: the rules pass it to Snakemake as a pa
 
 from pathlib import Path
 
+from prefdist.config_adl import AdlSuite
 from prefdist.config_exact import ExactSuite
 from prefdist.config_pad import PadSuite
 from prefdist.config_spl import SplSuite
 from prefdist.objectives.registry import FAMILIES
 from prefdist.paths import RESULTS
+from prefdist.plan.alignment import Alignment
 from prefdist.plan.behaviour import Behaviour
 from prefdist.plan.distillation import Distillation
 from prefdist.plan.graph import STAGES, Artefact, Plan
@@ -26,8 +28,12 @@ def plan(suite: AnySuite, root: Path = Path()) -> Plan:
     results = RESULTS / suite.suite / suite.version
     if isinstance(suite, ExactSuite):
         return Plan(_exact_results(suite), results)
-    if isinstance(suite, PadSuite | SplSuite):
-        planned = Distillation(suite, root) if isinstance(suite, PadSuite) else Behaviour(suite, root)
+    planned: Alignment | Distillation | Behaviour
+    if isinstance(suite, AdlSuite | PadSuite | SplSuite):
+        if isinstance(suite, AdlSuite):
+            planned = Alignment(suite)
+        else:
+            planned = Distillation(suite, root) if isinstance(suite, PadSuite) else Behaviour(suite, root)
         return Plan(planned.results(), results, {name: planned.ablation(name) for name in suite.ablations})
     return Plan(Testbed(suite).results(), results)
 

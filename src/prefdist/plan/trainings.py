@@ -6,7 +6,7 @@ kind of suite).
 
 from collections.abc import Callable, Sequence
 
-from prefdist.config import Run
+from prefdist.config import RewardUse, Run
 from prefdist.config_pad import TrainingQuestions
 from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.graph import Artefact, engine_code
@@ -19,25 +19,35 @@ APART = 1000
 
 
 class Trainings:
-    """`base` is π₀, `preferences` gives the pairs of a seed, `probe` what learning curves are measured on."""
+    """`base` is π₀, `preferences` gives the pairs of a seed, `probe` what learning curves are measured on.
+
+    `reward_model`: how it is trained, or one that is. `prompts`: what runs on the policy's samples answer, where these are not
+    the prompts of the pairs. Names of artefacts start with `prefix`.
+    """
 
     def __init__(
         self,
         text: Artefact,
         base: Artefact,
         preferences: Callable[[int], Artefact],
-        reward_model: Run,
+        reward_model: Run | Artefact,
         probe: Artefact | None = None,
+        prompts: Artefact | None = None,
+        prefix: str = "",
     ) -> None:
         self.text, self.base, self.preferences, self.probe = text, base, preferences, probe
-        self._reward_model = reward_model
+        self._reward_model, self._prompts, self._prefix = reward_model, prompts, prefix
 
     def trained(self, name: str, run: Run, seed: int) -> Artefact:
         """A run's model of a seed, trained on that seed's pairs."""
         row = read_row(run.objective, run.parameters)
         preferences = self.preferences(seed)
         code = [FAMILIES[row.family]]
-        inputs = {"text": self.text, "init": self.base, "preferences": preferences}
+        inputs = {"text": self.text, "init": self.base}
+        if row.responses == "policy" and self._prompts is not None:
+            inputs["prompts"] = self._prompts
+        else:
+            inputs["preferences"] = preferences
         regularised = getattr(row, "regulariser", None) is not None
         if regularised:
             code.append(FAMILIES["policy_gradient"])  # where the KL surrogate stands
@@ -58,13 +68,17 @@ class Trainings:
             "lora": run.lora.model_dump() if run.lora else None,
             "seed": seed,
         }
+        if run.reward != RewardUse():
+            spec["reward"] = run.reward.model_dump()
         if run.optimisation.probe_every:
             assert self.probe is not None  # the suite was checked
             inputs["probe"] = self.probe
-        return Artefact("train", f"{name}-seed{seed}", spec, inputs, tuple(code), run.optimisation.how())
+        return Artefact("train", f"{self._prefix}{name}-seed{seed}", spec, inputs, tuple(code), run.optimisation.how())
 
     def reward_model(self, seed: int) -> Artefact:
-        """Trained on the pairs of a seed; of seed + APART, on pairs of its own."""
+        """Trained on the pairs of a seed; of seed + APART, on pairs of its own. One that is trained already is that of all."""
+        if isinstance(self._reward_model, Artefact):
+            return self._reward_model
         return self.trained("reward_model", self._reward_model, seed)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from prefdist.data import tables
-from prefdist.paths import TIMINGS
 from prefdist.results import figures_answers, figures_behaviour, figures_distillation, figures_shift
 from prefdist.results.ablation import measured_rows
 from prefdist.results.behaviour_tables import read_rows, write_behaviour
 from prefdist.results.calibration import grouped_answers
+from prefdist.results.costs import write_costs
 from prefdist.results.manifest import write_manifest
 from prefdist.results.metrics_behaviour import bare, measure_of, panel_metrics
 from prefdist.results.tables import Cell, read_csv
@@ -30,7 +30,7 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     _write_rows(spec["measured"], inputs, out)
     cells = write_behaviour(spec, out, out)
     _draw(spec, cells, out)
-    _write_costs(inputs, out / "cost.csv")
+    write_costs(inputs, out / "cost.csv")
     card = inputs["text"] / "card.md"
     if card.is_file():
         shutil.copyfile(card, out / "data_card.md")
@@ -111,15 +111,3 @@ def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _write_costs(inputs: dict[str, Path], file: Path) -> None:
-    """What each training took. Seconds are of the machine that ran it and differ from run to run."""
-    lines = ["run,seed,steps,tokens,seconds"]
-    for role, folder in inputs.items():
-        if role.startswith("policy/"):
-            _, name, seed = role.split("/")
-            tokens = [json.loads(line)["tokens"] for line in (folder / "log.jsonl").read_text().splitlines()]
-            seconds = sum(json.loads((folder / TIMINGS).read_text()))
-            lines.append(f"{name},{seed},{len(tokens)},{sum(tokens):.0f},{seconds:.1f}")
-    file.write_text("\n".join(lines) + "\n")

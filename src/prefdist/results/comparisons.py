@@ -15,23 +15,32 @@ def first_run(policies: Sequence[str]) -> str:
     return next((name for name in policies if name != "base"), policies[0])
 
 
+HEAD = (
+    "Difference [95 % interval over prompts × seeds], policy less the one that it is compared with, on the same prompts "
+    "and seeds. p: two-sided sign-flip test over prompts, on means over seeds: it is about the policies that were "
+    "trained, while the interval covers new seeds too. Holm's correction is over the policies of a metric."
+)
+
+
 def write_comparisons(rows: Rows, wanted: Mapping[str, tuple[str, Sequence[MetricSpec]]], file: Path) -> None:
     """A section a measure, a table a metric. wanted: measure -> what its other policies are compared with, and its metrics."""
-    lines = [
-        "Difference [95 % interval over prompts × seeds], policy less the one that it is compared with, on the same prompts "
-        "and seeds. p: two-sided sign-flip test over prompts, on means over seeds: it is about the policies that were "
-        "trained, while the interval covers new seeds too. Holm's correction is over the policies of a metric.",
-        "",
-    ]
+    lines = [HEAD, ""]
     for measure, (against, metrics) in wanted.items():
-        for spec in metrics:
-            found = _compared(rows, spec, against)
-            if found:
-                lines += [f"## {measure}: {spec.heading}, against `{against}`", ""]
-                lines += [markdown_row(["policy", "difference", "p", "p, Holm"]), markdown_row(["---", "---:", "---:", "---:"])]
-                lines += [markdown_row([pair.a, _difference(pair, spec), *_p_values(pair)]) for pair in found]
-                lines.append("")
+        lines += compared_lines(rows, measure, against, metrics)
     file.write_text("\n".join(lines), encoding="utf-8")
+
+
+def compared_lines(rows: Rows, section: str, against: str, metrics: Sequence[MetricSpec]) -> list[str]:
+    """The tables of a section: the policies of the rows, but one, less that one."""
+    lines = []
+    for spec in metrics:
+        found = _compared(rows, spec, against)
+        if found:
+            lines += [f"## {section}: {spec.heading}, against `{against}`", ""]
+            lines += [markdown_row(["policy", "difference", "p", "p, Holm"]), markdown_row(["---", "---:", "---:", "---:"])]
+            lines += [markdown_row([pair.a, _difference(pair, spec), *_p_values(pair)]) for pair in found]
+            lines.append("")
+    return lines
 
 
 def _compared(rows: Rows, spec: MetricSpec, against: str) -> list[Comparison]:

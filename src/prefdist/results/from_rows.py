@@ -13,6 +13,7 @@ import numpy as np
 from prefdist.data import tables
 from prefdist.evaluation.resampling import IndexArray, bootstrap
 from prefdist.evaluation.statistics import ReliabilityBins, reliability_bins
+from prefdist.results.alignment_tables import write_alignment
 from prefdist.results.behaviour_tables import write_behaviour
 from prefdist.results.calibration import calibration_cells, write_calibration
 from prefdist.results.metrics import ANSWERS, POLICY, REWARD_MODEL, STUDENT, TEACHER
@@ -66,6 +67,7 @@ WRITERS: dict[str, Callable[[dict[str, Any], Path, Path], list[Cell]]] = {
     "ablation": write_ablation,
     "pad_results": write_distillation,
     "spl_results": write_behaviour,
+    "adl_results": write_alignment,
 }
 """Stage -> what writes its tables: (spec, folder of the rows, folder of the tables)."""
 

@@ -12,8 +12,8 @@ from prefdist.results.metrics import EVERY, TERMINAL
 from prefdist.results.release import Release, releases
 from prefdist.results.tables import print_table, read_csv
 
-_KINDS = {"results": "testbed", "pad_results": "pad", "spl_results": "spl"}
-"""Stage -> kind of suite; an ablation says itself what it measures."""
+_KINDS = {"results": "testbed", "pad_results": "pad", "spl_results": "spl", "adl_results": "spl"}
+"""Stage -> kind of suite whose metrics its table has; an ablation says itself what it measures."""
 _TABLE = "table.csv"
 
 

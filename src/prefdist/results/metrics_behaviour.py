@@ -1,6 +1,7 @@
 """How the metrics of behaviour are shown, by what is measured; names with a prefix get their specs from the names that occur.
 
-Prefixes: <choices>/<metric> of calibration, <task>/<metric>,<filter> of benchmarks, <metric>/<filling>/<k> of repeats.
+Prefixes: <choices>/<metric> of calibration, <set>/<metric> of alignment, <task>/<metric>,<filter> of benchmarks,
+<metric>/<filling>/<k> of repeats.
 """
 
 from collections.abc import Iterable
@@ -62,6 +63,17 @@ BEST_OF_N = (
     MetricSpec("answer_length", "length of answers", "tokens", decimals=1),
     MetricSpec("answer_unfinished", "answers without EOS", "%", scale=100, decimals=1),
 )
+_ANSWERS = (
+    MetricSpec("reward_gain", "r̂ above the reference's", "", "higher", decimals=2),
+    MetricSpec("reward_wins", "higher r̂ than the reference", "%", "higher", scale=100, decimals=1),
+    MetricSpec("kl", "KL(π‖π₀)", "nats", decimals=1),
+    MetricSpec("reward", "r̂", decimals=2),
+    MetricSpec("entropy", "entropy", "nats", decimals=1),
+    MetricSpec("length", "length", "tokens", decimals=1),
+    MetricSpec("unfinished", "no EOS", "%", scale=100, decimals=1),
+)
+ALIGNMENT = (*_ANSWERS, *(replace(spec, key=f"{spec.key}_own", title=f"{spec.title}, own decoding") for spec in _ANSWERS))
+"""By set of prompts: of answers at the common decoding, and at the policy's own."""
 TAX = (MetricSpec("text_nll", "−log π of text, a token", "nats", "lower", decimals=3),)
 
 _MAIN = {
@@ -70,8 +82,12 @@ _MAIN = {
     "calibration": ("accuracy", "nll", "brier"),
     "best_of_n": ("pass_at_1",),
     "tax": ("text_nll",),
+    "alignment": ("reward_gain", "kl", "reward_gain_own", "kl_own", "length"),
 }
-_TERMINAL = ("win_rate_base", "reward_apart", "embedding_distance", "self_bleu", "pass_at_1", "tpm_win", "accuracy", "text_nll")
+_TERMINAL = (
+    *("win_rate_base", "reward_apart", "embedding_distance", "self_bleu", "pass_at_1", "tpm_win", "accuracy", "text_nll"),
+    *("reward_gain", "kl", "reward_gain_own", "kl_own"),
+)
 _ROOM = 6
 _OF_MEASURE = {"diversity": DIVERSITY, "shift": SHIFT, "best_of_n": BEST_OF_N, "tax": TAX}
 _SHARES = ("acc", "exact_match", "f1", "mc1", "mc2")
@@ -88,6 +104,8 @@ def measure_of(name: str) -> str:
         return "benchmarks"
     if len(rest) == 2 and any(spec.key == first for spec in REPEATS):
         return "repeats"
+    if len(rest) == 1 and any(spec.key == rest[0] for spec in ALIGNMENT):
+        return "alignment"
     if len(rest) == 1 and (rest[0].startswith("ece_") or any(spec.key == rest[0] for spec in CALIBRATION)):
         return "calibration"
     raise UserError(f"metric {name}: no measure of behaviour has one of this name")
@@ -136,7 +154,8 @@ def _derived(name: str, measure: str) -> MetricSpec:
         (spec,) = (spec for spec in REPEATS if spec.key == metric)
         return replace(spec, key=name, title=f"{filling}, k = {k}: {spec.title}")
     choices, _, metric = name.rpartition("/")
-    spec = _error_spec(metric) if metric.startswith("ece_") else next(spec for spec in CALIBRATION if spec.key == metric)
+    of_measure = ALIGNMENT if measure == "alignment" else CALIBRATION
+    spec = _error_spec(metric) if metric.startswith("ece_") else next(spec for spec in of_measure if spec.key == metric)
     return replace(spec, key=name, title=f"{choices}: {spec.title}")
 
 

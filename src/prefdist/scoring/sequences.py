@@ -18,9 +18,15 @@ ROW_TOKENS = 1024
 Ids = Sequence[int]
 
 
-def response_logps(model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], *, pad_id: int) -> list[Tensor]:
-    """ℓ at T = 1, summed over the tokens (EOS included), for each prompt's responses: a float32 tensor [n] a prompt."""
-    return _in_batches(lambda packed: packed_logprobs(model, packed).sum(-1), model, prompts, responses, pad_id)
+def response_logps(
+    model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], *, pad_id: int, temperature: float = 1.0
+) -> list[Tensor]:
+    """ℓ at logits/temperature, summed over the tokens (EOS included), for each prompt's responses: float32 [n] a prompt."""
+
+    def score(packed: Packed) -> Tensor:
+        return packed_logprobs(model, packed, temperature=temperature).sum(-1)
+
+    return _in_batches(score, model, prompts, responses, pad_id)
 
 
 def response_logps_and_ends(

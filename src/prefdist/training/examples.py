@@ -89,7 +89,11 @@ def single(labelled: Batch, kind: str) -> Batch:
     )
 
 
-def prompts(folder: Path, codec: TextCodec) -> list[tuple[str, list[int]]]:
-    """The distinct prompts of the training pairs, for rollouts."""
-    distinct = {row["prompt_id"]: row["prompt"] for row in preference_rows(folder, "train")}
+def prompts(inputs: dict[str, Path], codec: TextCodec) -> list[tuple[str, list[int]]]:
+    """For rollouts: the training prompts of the input `prompts` where there is one, else the distinct ones of the pairs."""
+    if "prompts" in inputs:
+        every = tables.read_table(inputs["prompts"] / "prompts.parquet", tables.PROMPTS)
+        distinct = {row["prompt_id"]: row["prompt"] for row in every if row["split"] == "train"}
+    else:
+        distinct = {row["prompt_id"]: row["prompt"] for row in preference_rows(inputs["preferences"], "train")}
     return [(name, codec.prompt(text)) for name, text in distinct.items()]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefdist.config import Rollouts
+from prefdist.config import RewardUse, Rollouts
 from prefdist.data.order import batch_indices
 from prefdist.logprobs import packed_logprobs
 from prefdist.models import Scorer
@@ -40,13 +40,15 @@ class RolloutSource:
         pad_id: int,
         stop_ids: Sequence[int],
         reward_model: Scorer | None = None,
+        reward: RewardUse | None = None,
         objective: Objective | None = None,
         total: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         sample: Callable[..., list[list[Sample]]] = sample,
     ) -> None:
         self.learner, self.prior, self.prompts, self.settings = learner, prior, prompts, settings
         self.batch_size, self.seed, self.share = batch_size, seed, share
-        self.pad_id, self.stop_ids, self.reward_model = pad_id, stop_ids, reward_model
+        self.pad_id, self.stop_ids = pad_id, stop_ids
+        self.reward_model, self.reward = reward_model, reward or RewardUse()
         self.objective, self.total, self.sample = objective, total, sample
         self.updates = settings.minibatches * settings.epochs
         self._rollout: Batch | None = None
@@ -63,7 +65,7 @@ class RolloutSource:
         return self._rollout.select(range(minibatch * per_share, (minibatch + 1) * per_share))
 
     def metrics(self) -> dict[str, float]:
-        """Of the last rollout, in all processes: mean response length, share without an end, mean reward."""
+        """Of the last rollout, in all processes: mean response length, share without an end, mean reward as it is used."""
         rollout = self._rollout
         if rollout is None:
             return {}
@@ -104,6 +106,13 @@ class RolloutSource:
         batch = Batch([name for name, _ in prompts], [ids for _, ids in prompts], responses)
         return Batch(batch.ids, batch.prompts, batch.responses, self._columns(batch))
 
+    def _used(self, rewards: Tensor, batch: Batch) -> Tensor:
+        """What the objective makes of r̂ [R, n]."""
+        if self.reward.unfinished is not None:
+            unfinished = [[y[-1] not in self.stop_ids for y in ys] for ys in batch.responses]
+            rewards = rewards.masked_fill(torch.tensor(unfinished, device=rewards.device), self.reward.unfinished)
+        return self.reward.scale * rewards
+
     def _columns(self, batch: Batch) -> dict[str, Tensor]:
         device = next(self.learner.parameters()).device
         packed = batch.packed(self.pad_id).to(device)
@@ -111,7 +120,7 @@ class RolloutSource:
         with self.learner.autocast():  # what is subtracted from the policy's log-probabilities is computed as they are
             columns = {"reference": packed_logprobs(self.prior, packed, temperature=temperature)}
             if self.reward_model is not None:
-                columns["scores"] = self.reward_model.rewards(packed)
+                columns["scores"] = self._used(self.reward_model.rewards(packed), batch)
         prepare = getattr(self.objective, "prepare", None)
         if self.updates > 1 or prepare is not None:
             outputs = self.learner(packed, temperature)

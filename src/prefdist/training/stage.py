@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from prefdist.config import Optimisation, Rollouts
+from prefdist.config import Optimisation, RewardUse, Rollouts
 from prefdist.data import tables
 from prefdist.errors import UserError
 from prefdist.models import add_lora, fold_temperature, load_policy, load_scorer, new_policy, save
@@ -17,7 +17,7 @@ from prefdist.objectives.registry import Objective, load
 from prefdist.paths import TIMINGS
 from prefdist.sampling.engines import write_about
 from prefdist.scoring.sequences import response_logps
-from prefdist.tokens import TextCodec, same_tokenizer
+from prefdist.tokens import TextCodec, check_vocabulary, reads_ids_of, same_tokenizer
 from prefdist.training import checkpoint, examples, identity
 from prefdist.training.batch import Dataset, Share
 from prefdist.training.decomposition import Decomposed
@@ -40,6 +40,8 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     learner.precision = settings.precision
     if settings.gradient_checkpointing:
         checkpoint_activations(learner)
+    if "reward_model" in inputs:
+        _check_reader(inputs["reward_model"], codec)
     parallel = Parallel(learner, settings.sharding)
     vllm = _vllm(spec, inputs, codec, scratch / f"vllm-{parallel.share.rank}")
     sampled = {} if vllm is None else {"sample": vllm}
@@ -85,6 +87,16 @@ def _check(parallel: Parallel, stream: Stream, codec: TextCodec, starts_at_refer
         )
     )
     learner.precision = precision
+
+
+def _check_reader(reward_model: Path, codec: TextCodec) -> None:
+    """It is given the policy's ids: they must mean the same to it, and have embeddings. UserError otherwise."""
+    if not reads_ids_of(TextCodec(reward_model), codec):
+        raise UserError(
+            f"{reward_model}: this reward model has another tokenizer than {codec.folder}, whose ids it is given; take one of "
+            "the same family"
+        )
+    check_vocabulary(codec, reward_model)
 
 
 def _learner(spec: dict[str, Any], inputs: dict[str, Path], objective: Objective, codec: TextCodec) -> Learner:
@@ -137,7 +149,7 @@ def _streams(
     source = import_module("prefdist.training.rollouts").RolloutSource(
         parallel.learner,
         _frozen(load_policy(inputs["prior"], parallel.device)),
-        examples.prompts(inputs["preferences"], codec),
+        examples.prompts(inputs, codec),
         rollouts,
         batch_size=rollouts.batch_size or settings.batch_size,
         seed=spec["seed"],
@@ -145,6 +157,7 @@ def _streams(
         pad_id=codec.pad_id,
         stop_ids=codec.stop_ids,
         reward_model=_frozen(load_scorer(inputs["reward_model"], parallel.device)) if on_policy else None,
+        reward=RewardUse.model_validate(spec.get("reward", {})),
         objective=on_policy,
         total=parallel.sum,
         **sampled,
@@ -158,7 +171,7 @@ def _vllm(spec: dict[str, Any], inputs: dict[str, Path], codec: TextCodec, folde
     rollouts = spec.get("rollouts")
     if rollouts is None or rollouts.get("engine") != "vllm":
         return None
-    longest = max(len(ids) for _, ids in examples.prompts(inputs["preferences"], codec)) + rollouts["max_new_tokens"]
+    longest = max(len(ids) for _, ids in examples.prompts(inputs, codec)) + rollouts["max_new_tokens"]
     return import_module("prefdist.sampling.vllm.policy").PolicySampler(folder, longest=longest, base=inputs.get("init"))
 
 

@@ -1,0 +1,50 @@
+"""The tables of a suite of ADL at the paper's scale, from the metric rows that lie beside them. Left out: figures, costs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefdist.data import tables
+from prefdist.results.comparisons import HEAD, compared_lines
+from prefdist.results.metrics_behaviour import bare, main_metrics, specs
+from prefdist.results.tables import CAPTION, Cell, MetricSpec, main_table, markdown_table, write_csv
+
+MEASURE = "alignment"
+_ABOUT = (
+    "KL and entropy: of answers at one temperature, common to all methods. Own decoding: by the run's own law, for policy and "
+    "π₀ alike; such columns do not compare between runs of different laws. r̂ is the run's reward model, whose zero is "
+    "arbitrary; the reference is the dataset's own answer to the prompt."
+)
+
+
+def write_alignment(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
+    """table.csv, a table a set of prompts with a section a base, and comparisons.md. Returns all cells."""
+    measured = tables.read_table(rows / "metrics.parquet", tables.METRICS)
+    names = list(dict.fromkeys(row["metric"] for row in measured))
+    cells = main_table(measured, spec["measured"][MEASURE], specs(names, MEASURE))
+    write_csv(cells, out / "table.csv")
+    for name in spec["sets"]:
+        _write_set(spec["bases"], cells, of_set(specs(names, MEASURE), name), out / f"{name}.md")
+    lines = [HEAD, ""]
+    for against in dict.fromkeys(spec["compared"].values()):
+        policies = {against, *(policy for policy, other in spec["compared"].items() if other == against)}
+        of_pair = [row for row in measured if row["run"] in policies]
+        lines += compared_lines(of_pair, MEASURE, against, main_metrics(names, MEASURE))
+    (out / "comparisons.md").write_text("\n".join(lines), encoding="utf-8")
+    return cells
+
+
+def of_set(every: Sequence[MetricSpec], name: str) -> list[MetricSpec]:
+    """The metrics of a set of prompts."""
+    return [spec for spec in every if spec.key.rpartition("/")[0] == name]
+
+
+def _write_set(bases: dict[str, list[str]], cells: Sequence[Cell], metrics: Sequence[MetricSpec], file: Path) -> None:
+    """A row a method, under its base."""
+    keys = {spec.key for spec in metrics}
+    lines = [CAPTION, "", _ABOUT, ""]
+    for base, policies in bases.items():
+        of_base = [cell for cell in cells if cell["run"] in policies and cell["metric"] in keys]
+        shown = [{**cell, "run": cell["run"].removeprefix(f"{base}-")} for cell in of_base]
+        lines += [f"## {base}", "", *markdown_table(shown, [bare(spec) for spec in metrics]), ""]
+    file.write_text("\n".join(lines), encoding="utf-8")

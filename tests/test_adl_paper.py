@@ -1,0 +1,337 @@
+"""The committed suites `tldr` and `chat`, every stage up to the tables, on tiny random models of the families that they name.
+
+Pairs, demonstrations and prompts are a few rows in the columns of the real datasets. What is measured is computed again by
+transformers alone, one unpadded sequence at a time.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from behaviour_inputs import NATS, Made, Plain, metric, named, read, ultrafeedback, write_parquet
+from chat_models import TEXTS, llama3_folder, neox_folder
+from test_adl_suites import committed
+from test_pad_hub_models import make
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from prefdist.config_adl import AdlSuite
+from prefdist.data import tables
+from prefdist.plan import plan
+from prefdist.results.from_rows import WRITERS
+from prefdist.suites import parse_suite
+
+pytestmark = pytest.mark.slow
+END = "<|endoftext|>"
+KEPT = {
+    "tldr": (
+        *("dpo", "pmle", "rebel", "distill", "rlhf", "reverse_kl"),
+        "distill_kl_in_loss",
+        "pmle_beta_0",
+        "distill_reward_10",
+    ),
+    "chat": ("dpo", "pmle", "rebel", "distill", "rlhf", "reverse_kl_0.1", "distill_reward_10"),
+}
+
+
+def post(split: str, i: int) -> str:
+    return f"SUBREDDIT: r/{split}{i}\n\nPOST: {TEXTS[i % 9]}\n\nTL;DR:"
+
+
+def posts() -> dict[str, list[dict[str, Any]]]:
+    return {
+        split: [
+            {
+                "query": f"SUBREDDIT: r/{split}{i}\n\nPOST: {TEXTS[i % 9]}\n\nTL;DR:",
+                "reference_response": f" {TEXTS[i % 9][:12]}{END}",
+            }
+            for i in range(size)
+        ]
+        for split, size in {"train": 9, "test": 4}.items()
+    }
+
+
+def comparisons() -> dict[str, list[dict[str, Any]]]:
+    return {
+        split: [
+            {
+                "query": f"SUBREDDIT: r/{split}{i}\n\nPOST: {TEXTS[i % 9]}\n\nTL;DR:",
+                "chosen": f" open it {i}.{END}",
+                "rejected": f" no.{END}",
+            }
+            for i in range(size)
+        ]
+        for split, size in {"train": 9, "validation": 3}.items()
+    }
+
+
+def write_datasets(folder: Path) -> dict[str, str]:
+    """By the names that the suites give them."""
+    messages = ultrafeedback()
+    files: dict[str, dict[str, list[dict[str, Any]]]] = {
+        "summarize_from_feedback_tldr_3_filtered_oai_preprocessing_1704563162": posts(),
+        "summarize_from_feedback_oai_preprocessing_1706381144": comparisons(),
+        "ultrafeedback_binarized_cleaned": {"train_prefs": messages["train_prefs"][:14], "test_prefs": messages["test_prefs"]},
+        "arena-hard-auto-v0.1": {"train": [{"turns": [{"content": text}]} for text in TEXTS[:3]]},
+        "mt_bench_prompts": {"train": [{"prompt": [text, "Again."], "category": "x"} for text in TEXTS[3:6]]},
+    }
+    for name, splits in files.items():
+        for split, rows in splits.items():
+            write_parquet(folder / name / "data" / f"{split}-00000-of-00001.parquet", rows)
+    (folder / "alpaca_eval").mkdir()
+    answered = [{"instruction": text, "output": f"I {text}", "generator": "gpt"} for text in TEXTS[6:9]]
+    (folder / "alpaca_eval/alpaca_eval_gpt4_baseline.json").write_text(json.dumps(answered))
+    return {name: str(folder / name) for name in [*files, "alpaca_eval"]}
+
+
+def shrunk(name: str, folder: Path) -> AdlSuite:
+    """A committed suite on the files of `folder`: all of its sections, runs of each method, small numbers."""
+    mapping = committed(name)
+    datasets = write_datasets(folder / "datasets")
+    mapping["seeds"] = [0]
+    mapping["runs"] = {run: mapping["runs"][run] for run in KEPT[name]}
+    mapping["prompts"]["max_tokens"] = 120
+    sources = [mapping["pairs"], *mapping["evaluation"]["sets"].values()]
+    mapping["pairs"] |= {"train_pairs": 8, "test_pairs": 3, "max_response_tokens": 12}
+    if name == "tldr":
+        sources.append(mapping["demonstrations"])
+        del mapping["bases"]["6.9b"]
+        for run in mapping["runs"].values():
+            run["bases"] = ["2.8b"]
+        mapping["runs"]["dpo"].pop("bases")
+        mapping["defaults"]["lora"] |= {"r": 4, "lora_alpha": 8}
+    models = {base: neox_folder if name == "tldr" else llama3_folder for base in mapping["bases"]}
+    for seed, (base, maker) in enumerate(models.items()):
+        del mapping["bases"][base]["hub"], mapping["bases"][base]["revision"]
+        mapping["bases"][base]["folder"] = str(
+            maker(folder / base, hidden=8 * (seed + 2), seed=seed, max_position_embeddings=256)
+        )
+    if name == "chat":
+        mapping["external_reward_model"] = {"folder": str(reward_folder(folder))}
+    for source in sources:
+        source["dataset"] = datasets[source["dataset"].rpartition("/")[2]]
+        del source["revision"]
+    trainings = [run["optimisation"] for run in mapping["runs"].values() if "optimisation" in run]
+    trainings += [mapping[key]["optimisation"] for key in ("demonstrations", "reward_model") if key in mapping]
+    if "optimisation" in mapping["defaults"]:
+        trainings.append(mapping["defaults"]["optimisation"])
+    for optimisation in trainings:
+        optimisation |= {"steps": 4, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 1}
+    for run in mapping["runs"].values():
+        if "rollouts" in run:
+            run["rollouts"] = run["rollouts"] | {"max_new_tokens": 6}
+    for of_set in mapping["evaluation"]["sets"].values():
+        of_set["prompts"] = 3
+    mapping["evaluation"] |= {"samples": 3, "max_new_tokens": 6}
+    for ablation in mapping["ablations"].values():
+        ablation["runs"] = {value: run for value, run in ablation["runs"].items() if run in KEPT[name]}
+    mapping["ablations"] = {key: value for key, value in mapping["ablations"].items() if len(value["runs"]) > 1}
+    suite = parse_suite(mapping, Path(f"workflow/suites/{name}.yaml"))
+    assert isinstance(suite, AdlSuite)
+    return suite
+
+
+def reward_folder(folder: Path) -> Path:
+    """A sequence classifier with one label on a tiny Llama, with its tokenizer."""
+    path = llama3_folder(folder / "reward", seed=7, max_position_embeddings=256)
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1)
+    model.save_pretrained(path)
+    return path
+
+
+def made(name: str, folder: Path) -> Made:
+    found = plan(shrunk(name, folder), folder)
+    root = folder / "made"
+    for final in (found, *found.ablations.values()):
+        make(root, final.final)
+    return root, found
+
+
+@pytest.fixture(scope="module")
+def tldr(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return made("tldr", tmp_path_factory.mktemp("tldr"))
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return made("chat", tmp_path_factory.mktemp("chat"))
+
+
+class Classifier:
+    """r̂ by transformers alone: the head's output at the last token of one sequence."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+        self.model.config.pad_token_id = 0
+
+    @torch.no_grad()
+    def reward(self, prompt: list[int], response: list[int]) -> float:
+        backbone, head = self.model.base_model, self.model.score
+        return head(backbone(torch.tensor([prompt + response])).last_hidden_state[0, -1]).item()
+
+
+def check_measures(root: Path, found: Any, policy: str, name: str, base: str) -> None:
+    """Reward, reward gain, KL and length of a policy on a set of prompts, at both laws."""
+    measured = named(found, "alignment", policy)
+    plain = Plain(root / named(found, "alignment", f"{base}-base").inputs["base"].path)
+    own = Plain(root / measured.inputs[f"draws/{name}/common/0"].inputs["policy"].path)
+    scorer = Classifier(root / measured.inputs["reward_model/0"].path)
+    prompts = {
+        row["prompt_id"]: row for row in read(root, measured.inputs[f"prompts/{name}"], "prompts.parquet", tables.PROMPTS)
+    }
+    for label, suffix in {"common": "", "own": "_own"}.items():
+        law = measured.spec["laws"][label]
+        draws: dict[str, list[dict[str, Any]]] = {}
+        for row in read(root, measured.inputs[f"draws/{name}/{label}/0"], "draws.parquet", tables.DRAWS):
+            draws.setdefault(row["prompt_id"], []).append(row)
+        assert len(draws) == 3 and all(len(rows) == 3 for rows in draws.values())
+        for prompt_id, rows in draws.items():
+            prompt = prompts[prompt_id]["prompt"]
+            ids = plain.prompt(prompt)
+            rewards = [scorer.reward(ids, row["token_ids"]) for row in rows]
+            values = {"reward": sum(rewards) / 3, "length": sum(len(row["token_ids"]) for row in rows) / 3}
+            reference = prompts[prompt_id]["reference"]
+            if reference:
+                answer = [*plain.tokenizer(reference, add_special_tokens=False).input_ids, plain.tokenizer.eos_token_id]
+                values["reward_gain"] = values["reward"] - scorer.reward(ids, answer)
+            if law["top_p"] == 1:
+                t = law["temperature"]
+                values["kl"] = (
+                    sum(own.logp(prompt, r["token_ids"], t) - plain.logp(prompt, r["token_ids"], t) for r in rows) / 3
+                )
+            for key, value in values.items():
+                tolerance = NATS / min(1.0, law["temperature"]) if key == "kl" else NATS
+                assert metric(root, measured, f"{name}/{key}{suffix}")[prompt_id] == pytest.approx(value, abs=tolerance), key
+        assert bool(metric(root, measured, f"{name}/kl{suffix}")) == (law["top_p"] == 1)
+
+
+def check_tables(root: Path, found: Any, bases: dict[str, int], sets: tuple[str, ...]) -> None:
+    """Every policy with every metric of every set; tables rebuilt from the rows; a table an ablation."""
+    results = root / found.final.path
+    cells = list(csv.DictReader((results / "table.csv").read_text().splitlines()))
+    policies = {cell["run"] for cell in cells}
+    assert len(policies) == sum(bases.values())
+    for name in sets:
+        text = (results / f"{name}.md").read_text()
+        assert all(f"## {base}\n" in text for base in bases)
+        assert (results / f"frontier-{name}.svg").is_file()
+    assert {cell["metric"].partition("/")[0] for cell in cells} == set(sets)
+    assert len((results / "cost.csv").read_text().splitlines()) == 1 + sum(bases.values()) - len(bases)
+    again = root / "again"
+    again.mkdir()
+    WRITERS["adl_results"](found.final.spec, results, again)
+    for file in again.iterdir():
+        assert file.read_bytes() == (results / file.name).read_bytes()
+    for ablation in found.ablations.values():
+        rows = list(csv.DictReader((root / ablation.final.path / "table.csv").read_text().splitlines()))
+        assert list(dict.fromkeys(row["run"] for row in rows)) == list(ablation.final.spec["runs"])
+
+
+# ---- TL;DR on GPT-NeoX -----------------------------------------------------------------------------------------------
+
+
+def test_tldr_is_measured(tldr: Made) -> None:
+    root, found = tldr
+    for policy, base in {"2.8b-distill": "2.8b", "2.8b-pmle": "2.8b", "1.4b-dpo": "1.4b"}.items():
+        check_measures(root, found, policy, "tldr", base)
+
+
+def test_tldrs_start_has_not_moved(tldr: Made) -> None:
+    root, found = tldr
+    start = named(found, "alignment", "2.8b-base")
+    assert max(map(abs, metric(root, start, "tldr/kl").values())) < NATS
+
+
+def test_the_tables_of_tldr(tldr: Made) -> None:
+    check_tables(*tldr, {"1.4b": 2, "2.8b": 10}, ("tldr",))
+    results = tldr[0] / tldr[1].final.path
+    text = (results / "comparisons.md").read_text()
+    for run, against in {"pmle": "dpo", "distill": "rebel", "reverse_kl": "rlhf"}.items():
+        section = text[text.index(f"against `2.8b-{against}`") :]
+        assert f"| 2.8b-{run} |" in section
+
+
+def test_fine_tuning_moves_all_weights_and_adapters_the_named_ones(tldr: Made) -> None:
+    root, found = tldr
+    model, start, tuned = (
+        AutoModelForCausalLM.from_pretrained(root / named(found, *of).path)
+        for of in (("model", "2.8b"), ("train", "2.8b-base"), ("train", "2.8b-rebel-seed0"))
+    )
+
+    def moved(a: Any, b: Any) -> set[str]:
+        return {name for (name, x), y in zip(a.named_parameters(), b.parameters(), strict=True) if not torch.equal(x, y)}
+
+    assert {name.partition(".")[2] for name in moved(model, start)} >= {"embed_in.weight", "layers.0.mlp.dense_h_to_4h.weight"}
+    assert moved(start, tuned) == {f"gpt_neox.layers.{i}.attention.query_key_value.weight" for i in (0, 1)}
+    adapter = json.loads((root / named(found, "train", "2.8b-rebel-seed0").path / "adapter/adapter_config.json").read_text())
+    assert (adapter["r"], adapter["lora_alpha"], adapter["lora_dropout"], adapter["bias"]) == (4, 8, 0.0, "none")
+
+
+def test_summaries_are_learnt_behind_their_posts(tldr: Made) -> None:
+    """The loss of the first step is −log p of the four demonstrations, as one text that begins with BOS and ends with EOS."""
+    root, found = tldr
+    trained = named(found, "train", "2.8b-base")
+    rows = read(root, trained.inputs["text"], "prompts.parquet", tables.PROMPTS)
+    plain = Plain(root / named(found, "model", "2.8b").path)
+    losses = []
+    for row in rows:
+        if row["split"] == "train":
+            ids = [*plain.tokenizer(row["reference"], add_special_tokens=False).input_ids, plain.tokenizer.eos_token_id]
+            losses.append(-plain.logp(row["prompt"], ids))
+    first = json.loads((root / trained.path / "log.jsonl").read_text().splitlines()[0])
+    assert len(losses) == 9 and min(losses) <= first["loss"] <= max(losses)
+
+
+def test_an_unfinished_summary_has_the_penalty_for_its_reward(tldr: Made) -> None:
+    """Ten times of it in a run whose rewards are multiplied by ten; a rollout that is all unfinished has that mean."""
+    root, found = tldr
+    for run, factor in {"distill": 1.0, "distill_reward_10": 10.0}.items():
+        log = (root / named(found, "train", f"2.8b-{run}-seed0").path / "log.jsonl").read_text().splitlines()
+        first = json.loads(log[0])
+        if first["unfinished"] == 1.0:
+            assert first["reward"] == pytest.approx(-factor)
+    one, ten = (
+        json.loads((root / named(found, "train", f"2.8b-{run}-seed0").path / "log.jsonl").read_text().splitlines()[0])["reward"]
+        for run in ("distill", "distill_reward_10")
+    )
+    assert ten == pytest.approx(10 * one), "the same first samples"
+
+
+def test_a_pmle_without_kl_samples_nothing(tldr: Made) -> None:
+    root, found = tldr
+    logs = {
+        run: json.loads((root / named(found, "train", f"2.8b-{run}-seed0").path / "log.jsonl").read_text().splitlines()[0])
+        for run in ("pmle", "pmle_beta_0")
+    }
+    assert "kl_to_prior" in logs["pmle"] and "kl_to_prior" not in logs["pmle_beta_0"]
+
+
+# ---- chats on Llama-3 ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ultrafeedback", "alpaca_eval", "arena_hard"])
+def test_chat_is_measured(name: str, chat: Made) -> None:
+    check_measures(*chat, "llama3-distill", name, "llama3")
+
+
+def test_the_tables_of_chat(chat: Made) -> None:
+    check_tables(*chat, {"llama3": 8}, ("ultrafeedback", "alpaca_eval", "arena_hard", "mt_bench"))
+
+
+def test_the_reward_model_is_the_stored_one_and_all_weights_move(chat: Made) -> None:
+    root, found = chat
+    trained = named(found, "train", "llama3-distill-seed0")
+    assert trained.inputs["reward_model"].stage == "model"
+    a, b = (AutoModelForCausalLM.from_pretrained(root / source.path) for source in (trained.inputs["init"], trained))
+    still = [name for (name, x), y in zip(a.named_parameters(), b.parameters(), strict=True) if torch.equal(x, y)]
+    assert not still
+
+
+def test_only_the_first_turn_of_mt_bench_is_asked(chat: Made) -> None:
+    root, found = chat
+    rows = read(root, named(found, "prompts", "llama3-mt_bench"), "prompts.parquet", tables.PROMPTS)
+    assert [(row["prompt"], row["reference"]) for row in rows] == [(text, "") for text in TEXTS[3:6]]
+    assert not metric(root, named(found, "alignment", "llama3-dpo"), "mt_bench/reward_gain")

@@ -1,0 +1,308 @@
+"""The suites of ADL at the paper's scale: what is refused, with file, key and value; what a run plans; what runs share."""
+
+import math
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from checkouts import ROOT, copy
+from test_pad_plan import jobs
+
+from prefdist import suites
+from prefdist.config_adl import AdlSuite
+from prefdist.errors import UserError
+from prefdist.exports.sources import closure
+from prefdist.plan import STAGES, Artefact, Plan, plan
+
+PAPER = ("tldr", "chat")
+
+
+def committed(name: str) -> dict[str, Any]:
+    mapping = yaml.safe_load((ROOT / f"workflow/suites/{name}.yaml").read_text())
+    assert isinstance(mapping, dict)
+    return mapping
+
+
+def parsed(name: str, **changes: Any) -> AdlSuite:
+    """A committed suite with other values at keys joined by slashes; None removes a key."""
+    mapping = committed(name)
+    for keys, value in changes.items():
+        node = mapping
+        *parents, last = keys.split("/")
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = value
+        if value is None:
+            del node[last]
+    suite = suites.parse_suite(mapping, Path(f"workflow/suites/{name}.yaml"))
+    assert isinstance(suite, AdlSuite)
+    return suite
+
+
+def planned(name: str, **changes: Any) -> Plan:
+    return plan(parsed(name, **changes), ROOT)
+
+
+def named(made: Plan, stage: str, name: str) -> Artefact:
+    (artefact,) = (a for a in made.of_stage(stage) if a.name == name)
+    return artefact
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+RUN = {"objective": "dpo", "optimisation": {"steps": 1, "learning_rate": 1e-6}}
+WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("tldr", {"base": {}}, ["base: no such key"]),
+    ("tldr", {"seeds": [1, 1]}, ["seeds: each seed once, found [1, 1]"]),
+    ("tldr", {"bases/2.8b/revision": None}, ["bases.2.8b: hub: EleutherAI/pythia-2.8b-deduped needs revision"]),
+    ("tldr", {"bases/2-8b": {"hub": "a/b", "revision": "c"}}, ["bases.2-8b", "'2-8b'"]),
+    ("tldr", {"bases/other": {"folder": "nowhere"}}, ["bases.other: folder: nowhere: no config.json there"]),
+    ("tldr", {"prompts/too_long": "cut"}, ["prompts.too_long", "'cut'"]),
+    ("tldr", {"prompts/max_tokens": 0}, ["prompts.max_tokens", "found 0"]),
+    ("tldr", {"pairs/format": "dialogues"}, ["pairs.format", "'dialogues'"]),
+    ("tldr", {"pairs/revision": None}, ["pairs: dataset: vwxyzjn/summarize", "give revision, a commit"]),
+    ("tldr", {"pairs/splits": {"train": "train"}}, ["pairs.splits: name both train and test, found ['train']"]),
+    ("tldr", {"demonstrations": None}, ["prompts_from: there are no demonstrations; set it to pairs"]),
+    ("tldr", {"demonstrations/splits": {"train": "train"}}, ["demonstrations.splits: name both train and test"]),
+    ("tldr", {"demonstrations/objective": "dpo"}, ["demonstrations.objective: dpo learns from more than answers"]),
+    ("tldr", {"demonstrations/objective": "sfft"}, ["demonstrations.objective: ", "sfft.yaml: no such objective"]),
+    ("tldr", {"demonstrations/format": "mt_bench"}, ["demonstrations.format: mt_bench has no answers to learn from"]),
+    ("tldr", {"reward_model": None}, ["give reward_model (how it is trained) or external_reward_model"]),
+    ("chat", {"reward_model": RUN}, ["give reward_model (how it is trained) or external_reward_model"]),
+    ("tldr", {"reward_model/objective": "dpo"}, ["reward_model.objective: dpo trains no reward model; take reward_model"]),
+    (
+        "tldr",
+        {"reward_model/lora": {"r": 4, "lora_alpha": 4, "target_modules": ["query_key_value"]}},
+        ["reward_model.lora: a reward model trains all its weights"],
+    ),
+    (
+        "chat",
+        {"external_reward_model/revision": None},
+        ["external_reward_model: hub: sfairXC/FsfairX-LLaMA3-RM-v0.1 needs rev"],
+    ),
+    ("tldr", {"runs/base": RUN}, ["runs: base is the name of π₀"]),
+    ("tldr", {"runs/dpo/objective": "dpoo"}, ["runs.dpo: ", "dpoo.yaml: no such objective"]),
+    ("tldr", {"runs/pmle/parameters": {"gama": 1}}, ["runs.pmle: ", "gama"]),
+    ("tldr", {"runs/pmle/rollouts": None}, ["runs.pmle: objective pmle samples from the policy; give rollouts"]),
+    (
+        "tldr",
+        {"runs/pmle/rollouts/epochs": 4},
+        ["runs.pmle: the KL regulariser is on-policy; minibatches and epochs must be 1"],
+    ),
+    (
+        "tldr",
+        {"runs/rebel/lora": {"lora_dropout": 0.1}},
+        ["runs.rebel: lora.lora_dropout would change the policy that samples"],
+    ),
+    ("tldr", {"runs/dpo/reward": {"scale": 2}}, ["runs.dpo.reward: objective dpo sees no rewards; leave it out"]),
+    ("tldr", {"runs/rebel/reward": {"scale": 0}}, ["runs.rebel.reward.scale", "0"]),
+    ("tldr", {"runs/rebel/reward_model": "apart"}, ["runs.rebel.reward_model: an adl suite has one reward model"]),
+    ("tldr", {"runs/dpo/bases": ["12b"]}, ["runs.dpo.bases: '12b' is not one of 1.4b, 2.8b, 6.9b"]),
+    ("tldr", {"runs/dpo/decoding/temperature": 0}, ["runs.dpo.decoding.temperature", "0"]),
+    ("tldr", {"runs/dpo/optimisation/probe_every": 5}, ["runs.dpo.optimisation.probe_every: learning curves belong"]),
+    ("tldr", {"baselines/pmle": "dpoo"}, ["baselines: 'dpoo' is not one of"]),
+    ("tldr", {"evaluation/sets": {}}, ["evaluation.sets", "at least 1"]),
+    ("tldr", {"evaluation/sets/tldr/revision": None}, ["evaluation.sets.tldr: dataset: cleanrl/", "give revision"]),
+    ("chat", {"evaluation/sets/mt_bench/format": "mtbench"}, ["evaluation.sets.mt_bench.format", "'mtbench'"]),
+    ("tldr", {"ablations/entropy/base": "12b"}, ["ablations.entropy.base: '12b' is not one of"]),
+    (
+        "tldr",
+        {"ablations/beta_pmle/base": "6.9b"},
+        ["ablations.beta_pmle.runs: 'pmle_beta_0' is not one of distill, dpo, pmle"],
+    ),
+    ("tldr", {"ablations/entropy/runs": {"0": "rlhf"}}, ["ablations.entropy.runs", "at least 2"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"), WRONG, ids=[f"{name} {' '.join(changes)}" for name, changes, _ in WRONG]
+)
+def test_a_wrong_suite_is_refused_with_file_key_and_value(name: str, changes: dict[str, Any], expected: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        parsed(name, **changes)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert sentence.startswith(f"workflow/suites/{name}.yaml: ")
+    for part in expected:
+        assert part in sentence
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_placeholders_are_refused_before_the_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for artefact in [*planned(name).of_stage("model"), *planned(name).of_stage("dataset")]:
+        key, repo = next((key, artefact.spec[key]) for key in ("hub", "dataset") if key in artefact.spec)
+        with pytest.raises(UserError, match=rf"{name}\.yaml.*: revision beside {key}: {repo} is 0{{40}}, a placeholder"):
+            import_module(STAGES[artefact.stage]).run(artefact.spec, {}, tmp_path, tmp_path)
+
+
+# ---- the paper's numbers ---------------------------------------------------------------------------------------------
+
+# Tables 5 and 6 of the paper: batch, learning rate, schedule, and the coefficients of each method.
+TLDR = {
+    "dpo": (64, 3e-6, "linear", {"beta": 0.05}, 0.1),
+    "pmle": (512, 1e-6, "linear", {"beta": 1e-5, "gamma": 1e-2}, 0.1),
+    "rebel": (512, 3e-6, "linear", {"eta": 1.0, "beta": 0.05}, 0.7),
+    "distill": (512, 3e-6, "linear", {"gamma": 0.1, "beta": 0.05}, 0.7),
+    "rlhf": (512, 3e-6, "linear", {"beta": 0.05}, 0.7),
+    "reverse_kl": (512, 3e-6, "linear", {"beta": 0.05, "gamma": 0.01}, 0.7),
+}
+CHAT = {
+    "dpo": (128, 5e-7, "cosine", {"beta": 0.05}, 0.8),
+    "pmle": (128, 3e-7, "cosine", {"gamma": 5e-3, "beta": 0.0}, 0.8),
+    "rebel": (128, 3e-7, "cosine", {"eta": 1e6, "beta": 0.0}, 0.8),
+    "distill": (128, 3e-7, "cosine", {"gamma": 0.1, "beta": 0.05}, 0.8),
+}
+
+
+@pytest.mark.parametrize(("name", "table"), [("tldr", TLDR), ("chat", CHAT)])
+def test_hyper_parameters_are_the_papers(name: str, table: dict[str, Any]) -> None:
+    suite = parsed(name)
+    for run, (batch, rate, schedule, parameters, temperature) in table.items():
+        found = suite.runs[run]
+        assert (found.optimisation.batch_size, found.optimisation.learning_rate, found.optimisation.schedule) == (
+            batch,
+            rate,
+            schedule,
+        )
+        assert found.parameters == parameters and found.decoding.temperature == temperature and found.bases is None
+        if name == "tldr":
+            assert found.lora is not None
+            assert (found.lora.r, found.lora.lora_alpha, found.lora.lora_dropout) == (1024, 2048, 0.0)
+
+
+def test_steps_are_the_papers_epochs_and_episodes() -> None:
+    tldr, chat = parsed("tldr"), parsed("chat")
+    assert tldr.demonstrations is not None and tldr.reward_model is not None
+    assert tldr.demonstrations.optimisation.steps == math.ceil(116_722 / 64)
+    assert tldr.reward_model.optimisation.steps == tldr.runs["dpo"].optimisation.steps == math.ceil(92_832 / 64)
+    assert tldr.runs["pmle"].optimisation.steps == 92_832 // 512
+    for run in ("rebel", "distill", "rlhf", "reverse_kl"):
+        rollouts = tldr.runs[run].rollouts
+        assert rollouts is not None and rollouts.epochs == 4
+        assert tldr.runs[run].optimisation.steps == 1_000_000 // 512 * 4
+    assert {run.optimisation.steps for run in chat.runs.values()} == {60_000 // 128}
+
+
+# ---- what a run plans ------------------------------------------------------------------------------------------------
+
+
+def expected_jobs(mapping: dict[str, Any]) -> dict[str, int]:
+    """From the suite's text alone."""
+    seeds, bases, sets = len(mapping["seeds"]), len(mapping["bases"]), mapping["evaluation"]["sets"]
+    runs = [run for run in mapping["runs"].values() for _ in run.get("bases", mapping["bases"])]
+    fine_tuned = "demonstrations" in mapping
+    sources = [mapping["pairs"], *sets.values(), *([mapping["demonstrations"]] if fine_tuned else [])]
+    trained = seeds * len(runs) + (bases * seeds if "reward_model" in mapping else 0) + (bases if fine_tuned else 0)
+    laws = 2 * len(runs) + bases  # a common one and its own; those of π₀ are the same
+    return {
+        "dataset": len({source["dataset"] for source in sources}),
+        "model": bases + ("external_reward_model" in mapping),
+        "prompts": bases * (len(sets) + fine_tuned),
+        "pairs": bases,
+        "reference": bases,
+        "train": trained,
+        "draws": seeds * len(sets) * laws,
+        "alignment": len(runs) + bases,
+        "ablation": len(mapping["ablations"]),
+        "publish_ablation": len(mapping["ablations"]),
+        "adl_results": 1,
+        "publish": 1,
+    }
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_dry_run_of_the_paper_suites(name: str, tmp_path: Path) -> None:
+    found = jobs(copy(tmp_path / "checkout"), name)
+    for target in (name, "total"):
+        found.pop(target)
+    assert found == expected_jobs(committed(name))
+
+
+def test_who_learns_from_what() -> None:
+    """Pairs: DPO and PMLE, the latter with fresh samples against π₀; all others: prompts of the demonstrations, and r̂."""
+    made = planned("tldr")
+    for base in ("1.4b", "2.8b", "6.9b"):
+        start = named(made, "train", f"{base}-base")
+        assert start.inputs["init"].path == named(made, "model", base).path
+        assert start.inputs["text"].name == f"{base}-demonstrations"
+        for run in TLDR:
+            inputs = named(made, "train", f"{base}-{run}-seed1").inputs
+            names = {role: source.name for role, source in inputs.items()}
+            expected = {"text": f"{base}-pairs", "init": f"{base}-base"}
+            if run == "dpo":
+                expected |= {"preferences": f"{base}-pairs", "reference": f"{base}-pairs"}
+            elif run == "pmle":
+                expected |= {"preferences": f"{base}-pairs", "prior": f"{base}-base"}
+            else:
+                reward_model = f"{base}-reward_model-seed1"
+                expected |= {"prompts": f"{base}-demonstrations", "prior": f"{base}-base", "reward_model": reward_model}
+            assert names == expected
+            if "reward_model" in inputs:
+                scorer = inputs["reward_model"].inputs
+                assert (scorer["init"].name, scorer["preferences"].name) == (f"{base}-base", f"{base}-pairs")
+    external = named(planned("chat"), "train", "llama3-distill-seed0").inputs
+    assert {role: (source.stage, source.name) for role, source in external.items()} == {
+        "text": ("pairs", "llama3-pairs"),
+        "init": ("model", "llama3"),
+        "prior": ("model", "llama3"),
+        "preferences": ("pairs", "llama3-pairs"),
+        "reward_model": ("model", "reward_model"),
+    }
+
+
+def test_answers_have_a_common_law_and_their_own() -> None:
+    made = planned("tldr")
+    measured = named(made, "alignment", "2.8b-pmle")
+    assert measured.spec["laws"]["common"]["temperature"] == 1.0 and measured.spec["laws"]["own"]["temperature"] == 0.1
+    assert measured.inputs["draws/tldr/common/0"].spec["law"] == {}
+    assert measured.inputs["draws/tldr/own/0"].spec["law"] == {"temperature": 0.1}
+    keys = {a.spec["key"] for a in made.of_stage("draws")}
+    assert keys == {f"tldr/{seed}" for seed in (0, 1, 2)}, "equal random numbers for all policies"
+    chat = named(planned("chat"), "alignment", "llama3-dpo").inputs["draws/mt_bench/own/1"]
+    assert chat.spec["law"] == {"temperature": 0.8, "top_p": 0.9} and chat.name == "llama3-dpo-mt_bench-t0.8_p0.9-1"
+
+
+# ---- what artefacts have in common -----------------------------------------------------------------------------------
+
+
+def new(before: Plan, after: Plan) -> set[str]:
+    return {f"{a.stage}/{a.name}" for path, a in after.artefacts.items() if path not in before.artefacts}
+
+
+def test_another_gamma_costs_its_run_alone() -> None:
+    after = planned("tldr", **{"runs/pmle_gamma_0.1/parameters": {"gamma": 0.2, "beta": 1e-5}})
+    own = {f"train/2.8b-pmle_gamma_0.1-seed{seed}" for seed in (0, 1, 2)}
+    own |= {f"draws/2.8b-pmle_gamma_0.1-tldr-{law}-{seed}" for seed in (0, 1, 2) for law in ("t1", "t0.1")}
+    own |= {"alignment/2.8b-pmle_gamma_0.1", "ablation/tldr-gamma_pmle", "ablation/tldr-one_gamma", "adl_results/tldr"}
+    assert new(planned("tldr"), after) == own
+
+
+def test_an_ablation_needs_its_base_alone() -> None:
+    made = planned("tldr")
+    needed = closure([made.ablations["gamma_distill"].final]).values()
+    assert not [a.name for a in needed if a.name.startswith(("1.4b", "6.9b"))]
+    assert {a.name for a in needed if a.stage == "train"} == {"2.8b-base"} | {
+        f"2.8b-{run}-seed{seed}"
+        for run in ("reward_model", "distill", "distill_gamma_0.01", "distill_gamma_1")
+        for seed in (0, 1, 2)
+    }
+
+
+def test_another_size_costs_itself_alone() -> None:
+    """What licences say is in no digest."""
+    licensed = planned("tldr", **{"bases/1.4b/licence": "another", "pairs/licence": "another"})
+    assert new(planned("tldr"), licensed) == set()
+    after = new(planned("tldr"), planned("tldr", **{"bases/1.4b/revision": "1" * 40}))
+    assert {name.partition("/")[2][:4] for name in after} == {"1.4b", "tldr"}
+    assert "adl_results/tldr" in after and not [name for name in after if name.startswith("dataset/")]
+
+
+def test_a_reward_as_it_is_changes_no_digest() -> None:
+    """A factor of 1 is no factor: published trainings keep their folders."""
+    plain = named(planned("chat"), "train", "llama3-distill-seed0")
+    assert "reward" not in plain.spec
+    scaled = named(planned("chat"), "train", "llama3-distill_reward_10-seed0")
+    assert scaled.spec == plain.spec | {"reward": {"scale": 10.0, "unfinished": None}}
