@@ -110,9 +110,7 @@ def test_why_own_samples_bias_the_hard_split() -> None:
     rng = np.random.default_rng(10)
     samples = rng.random((20_000, 16)) < 0.1
     fair = pass_at_each_k(samples[:, :8])[difficulty(samples[:, 8:], easy=4, medium=8) == "hard"]
-    assert fair.mean(axis=0) == pytest.approx(
-        1.0 - 0.9 ** np.arange(1, 9), abs=0.025
-    )  # about 8600 problems: 4.6 s.e.
+    assert fair.mean(axis=0) == pytest.approx(1.0 - 0.9 ** np.arange(1, 9), abs=0.025)  # about 8600 problems: 4.6 s.e.
     own = pass_at_each_k(samples[:, :8])[difficulty(samples[:, :8], easy=4, medium=8) == "hard"]
     assert (own == 0.0).all()
 

@@ -120,15 +120,15 @@ def test_the_half_width_is_that_of_simulated_evaluations() -> None:
     """Seeds differ by sd 1 point around a model of 50 %; all three are measured on the same 600 prompts."""
     metric = Metric(title="", spread="sd_over_seeds", seeds=3, prompts=600, proportion=True, ours="x")
     generator = np.random.default_rng(0)
-    covered, n = 0, 4000
+    covered, n = 0, 2000
     for _ in range(n):
         easy = generator.random(600) < 0.5  # of these prompts every seed wins those that are easy, up to its own deviation
         seeds = 100 * easy.mean() + generator.normal(0, 1.0, 3)
         half = half_width(metric, float(seeds.mean()), float(seeds.std(ddof=1)))
         assert half is not None
         covered += abs(seeds.mean() - 50) <= half
-    # Binomial s.e. of the coverage is 0.35 points; the sum of a t and a normal part is wider than 95 %, but not by much.
-    assert 0.94 < covered / n < 0.985
+    # Binomial s.e. of the coverage is 0.5 points; the sum of a t and a normal part is wider than 95 %, but not by much.
+    assert 0.935 < covered / n < 0.985
 
 
 def test_the_half_width_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""How many weights a model of the llama family has, from its configuration alone, in closed form.
+"""How many weights a model of the llama family or of GPT-NeoX has, from its configuration alone, in closed form.
 
 Left out: other families (None), adapters (a few per cent of their model).
 """
@@ -52,6 +52,8 @@ def size_of(config: Mapping[str, Any]) -> Size | None:
     With d = hidden_size, m = intermediate_size, h query heads and g key-value heads of width w, a layer has
     d·w·(2h + 2g) weights of attention, 3·d·m of the gated MLP, d a norm, and biases where the family or its keys say so.
     """
+    if config.get("model_type") == "gpt_neox":
+        return _gpt_neox(config)
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None or any(config.get(key) is None for key in _NEEDED):
         return None
@@ -68,11 +70,31 @@ def size_of(config: Mapping[str, Any]) -> Size | None:
     mlp = 3 * d * m + (2 * m + d if config.get("mlp_bias") else 0)
     embeddings = vocabulary * d
     tied = config.get("tie_word_embeddings", family.tied)
-    half = str(config.get("dtype") or config.get("torch_dtype")) in ("bfloat16", "float16")
     return Size(
         body=layers * (attention + mlp + family.norms * d) + d,
         embeddings=embeddings,
         head=0 if tied else embeddings,
         predicts=embeddings,
-        bytes_a_weight=2 if half else 4,
+        bytes_a_weight=_bytes_a_weight(config),
     )
+
+
+def _gpt_neox(config: Mapping[str, Any]) -> Size | None:
+    """4·d² of attention and 2·d·m of an MLP without gate, a bias beside each, and norms that have one, too."""
+    if any(config.get(key) is None for key in _NEEDED):
+        return None
+    d, m, layers, _, vocabulary = (int(config[key]) for key in _NEEDED)
+    attention = 4 * d * d + (4 * d if config.get("attention_bias", True) else 0)
+    embeddings = vocabulary * d
+    return Size(
+        body=layers * (attention + 2 * d * m + m + d + 4 * d) + 2 * d,
+        embeddings=embeddings,
+        head=0 if config.get("tie_word_embeddings") else embeddings,
+        predicts=embeddings,
+        bytes_a_weight=_bytes_a_weight(config),
+    )
+
+
+def _bytes_a_weight(config: Mapping[str, Any]) -> int:
+    """As stored."""
+    return 2 if str(config.get("dtype") or config.get("torch_dtype")) in ("bfloat16", "float16") else 4

@@ -19,8 +19,8 @@ from prefdist.results.tables import Cell
 RULE = (
     "Inside: |difference| ≤ √(h₁² + h₂²), half widths of 95 % intervals. Ours is over prompts × seeds. The published one is "
     "known where ± is a standard deviation s over S seeds on the same n prompts and the value a share p of them: "
-    "h₁² = (t₀.₉₇₅(S−1)·s/√S)² + (1.96·√(p(1−p)/n))², seeds and, added by us, the binomial error over prompts. A single run, or "
-    "a mean whose error over prompts was not published, has no interval. One in twenty is outside by chance alone."
+    "h₁² = (t₀.₉₇₅(S−1)·s/√S)² + (1.96·√(p(1−p)/n))², seeds and, added by us, the binomial error over prompts. A single run, "
+    "or a mean whose error over prompts was not published, has no interval. One in twenty is outside by chance alone."
 )
 Verdict = Literal["inside", "outside", "no interval", ""]
 

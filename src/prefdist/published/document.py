@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefdist.published.comparison import RULE, Comparison, compare
 from prefdist.published.ours import Releases
-from prefdist.published.records import EVIDENCE, Claim, Cost, Table, Work, load_works
+from prefdist.published.records import EVIDENCE, Claim, Cost, Table, Work, load_works, words
 from prefdist.results.tables import markdown_row
 
 DOCUMENT = Path("docs/published.md")
@@ -24,7 +24,7 @@ def document(root: Path) -> str:
     """All works."""
     releases = Releases(root)
     lines = [_HEAD, RULE, "", "How well a number is known:", ""]
-    lines += [f"- **{_words(tag)}**: {text}" for tag, text in EVIDENCE.items()]
+    lines += [f"- **{words(tag)}**: {text}" for tag, text in EVIDENCE.items()]
     for work in load_works(root):
         lines += ["", *_heading(work), *_tables(compare(work, releases)), *_costs(work.costs), *_claims(work.claims)]
         lines += _left_out(work.left_out)
@@ -70,7 +70,7 @@ def _rows(comparisons: Sequence[Comparison]) -> list[str]:
     lines = [markdown_row(header), markdown_row(["---", "---", "---", "---:", "---", "---:", "---:", "---"])]
     for one in comparisons:
         unit = f" ({one.metric.unit})" if one.metric.unit else ""
-        cells = [one.row.setting, one.row.method, one.metric.title + unit, _published(one), _words(one.table.evidence)]
+        cells = [one.row.setting, one.row.method, one.metric.title + unit, _published(one), words(one.table.evidence)]
         lines.append(markdown_row([*cells, _ours(one), _difference(one), one.verdict or "–"]))
     return lines
 
@@ -106,7 +106,7 @@ def _costs(costs: Sequence[Cost]) -> list[str]:
         took = f"{f'{cost.hours:g} h of ' if cost.hours else ''}{cost.devices} × {cost.device}"
         took += f" ({cost.note})" if cost.note else ""
         hours = f"{cost.total:.4g}"
-        lines.append(markdown_row([cost.suite, ", ".join(cost.methods), took, hours, _words(cost.evidence), cost.source]))
+        lines.append(markdown_row([cost.suite, ", ".join(cost.methods), took, hours, words(cost.evidence), cost.source]))
     return [*lines, ""]
 
 
@@ -114,13 +114,9 @@ def _claims(claims: Sequence[Claim]) -> list[str]:
     lines = ["### Statements", ""] if claims else []
     for claim in claims:
         checked = f" Checked here: [{claim.checked}](../{claim.checked})." if claim.checked else ""
-        lines.append(f"- {claim.text} ({_words(claim.evidence)}: {claim.source}.){checked}")
+        lines.append(f"- {claim.text} ({words(claim.evidence)}: {claim.source}.){checked}")
     return [*lines, ""] if claims else []
 
 
 def _left_out(texts: Sequence[str]) -> list[str]:
     return ["### Left out", "", *(f"- {text}" for text in texts), ""] if texts else []
-
-
-def _words(tag: str) -> str:
-    return tag.replace("_", " ").replace("authors", "authors'")

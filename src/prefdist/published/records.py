@@ -23,6 +23,11 @@ EVIDENCE: dict[Evidence, str] = {
 }
 
 
+def words(tag: Evidence) -> str:
+    """A tag as it is shown."""
+    return tag.replace("_", " ").replace("authors", "authors'")
+
+
 class Metric(Strict):
     """A column of a published table. `ours` is the metric of our tables that measures the same."""
 

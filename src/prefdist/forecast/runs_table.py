@@ -1,0 +1,93 @@
+"""The costs of a suite's runs on a terminal, beside those that the papers state."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from prefdist.forecast.runs import Cost, Run, Runs, cost
+from prefdist.forecast.table import WIDTH, sources
+from prefdist.published.records import Cost as Published
+from prefdist.published.records import words
+
+
+def show_runs(runs: Runs, published: Sequence[Published], title: str, unit: str, console: Console | None = None) -> None:
+    """A row a run; what runs share, by stage; the sums with and without sharing; what the papers say.
+
+    `unit` is GPU-h or CPU-h.
+    """
+    console = console or Console(width=WIDTH)
+    if not runs.runs:
+        console.print(f"{title}: no runs")
+        return
+    console.print(_by_run(runs, published, title, unit))
+    console.print(_shared(runs, unit))
+    once, each, beside = runs.made_once(), runs.made_by_each(), runs.beside()
+    saved = each.hours - once.hours
+    share = f" ({saved / each.hours:.0%})" if each.hours else ""
+    console.print(f"runs, shared artefacts made once: {_hours(once)} {unit}, {_flops(once)} FLOP", highlight=False)
+    console.print(
+        f"runs, if each made its own:        {_hours(each)} {unit}; sharing saves {_number(saved)}{share}", highlight=False
+    )
+    console.print(f"made for the suite, for no run:    {_hours(beside)} {unit}", highlight=False)
+    for sentence in [*sources(runs.lines.values()), *(_said(one) for one in published)]:
+        console.print(sentence, highlight=False)
+
+
+def _by_run(runs: Runs, published: Sequence[Published], title: str, unit: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("run", no_wrap=True)
+    for name in ("trainings", "each", "training", "measures", "shared", "alone", "FLOP alone", "published, each"):
+        table.add_column(name, justify="right", no_wrap=True)
+    stated = {run: one for one in published for run in one.runs}
+    for run in runs.runs:
+        trained, own, shared = cost(run.trained), cost(run.own), cost(run.shared)
+        measures = Cost(own.hours - trained.hours, own.flops - trained.flops, own.unknown - trained.unknown)
+        alone = own + shared
+        each = _number(trained.hours / run.trainings) if run.trainings and not trained.unknown else ""
+        costs = [_hours(part) for part in (trained, measures, shared, alone)]
+        table.add_row(run.name, str(run.trainings), each, *costs, _flops(alone), _stated(stated.get(run.name), run))
+    table.caption = f"{unit} in all seeds; each: of one training; alone: with all that it shares"
+    return table
+
+
+def _stated(one: Published | None, run: Run) -> str:
+    return "" if one is None or not run.trainings else f"{one.total:.4g} {one.device}"
+
+
+def _shared(runs: Runs, unit: str) -> Table:
+    table = Table(title=f"What runs share, {unit}", title_justify="left")
+    table.add_column("stage", no_wrap=True)
+    for name in ("artefacts", "used by runs", "made once", "made by each", "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for stage, lines in runs.shared_by_stage().items():
+        users = sorted(runs.used_by(line) for line in lines)
+        once = cost(lines)
+        each = sum((_times(cost([line]), runs.used_by(line)) for line in lines), Cost())
+        span = str(users[0]) if users[0] == users[-1] else f"{users[0]} – {users[-1]}"
+        table.add_row(stage, str(len(lines)), span, _hours(once), _hours(each), _number(each.hours - once.hours))
+    return table
+
+
+def _times(one: Cost, count: int) -> Cost:
+    return Cost(count * one.hours, count * one.flops, count * one.unknown)
+
+
+def _said(one: Published) -> str:
+    took = f"{one.hours:g} h of " if one.hours else ""
+    known = words(one.evidence)
+    note = f", {one.note}" if one.note else ""
+    what = f"{', '.join(one.methods)}: {one.total:.4g} GPU-h, {took}{one.devices} × {one.device}{note}"
+    return f"published ({known}: {one.source}): {what}"
+
+
+def _hours(one: Cost) -> str:
+    return _number(one.hours) + (f" + {one.unknown} unknown" if one.unknown else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _flops(one: Cost) -> str:
+    return f"{one.flops:.2g}" if one.flops else "–"
