@@ -7,6 +7,7 @@ from rich.table import Table
 
 from prefdist.forecast.runs import Cost, Run, Runs, cost
 from prefdist.forecast.table import WIDTH, sources
+from prefdist.paths import HUB_MODELS
 from prefdist.published.records import Cost as Published
 from prefdist.published.records import words
 
@@ -22,16 +23,24 @@ def show_runs(runs: Runs, published: Sequence[Published], title: str, unit: str,
         return
     console.print(_by_run(runs, published, title, unit))
     console.print(_shared(runs, unit))
-    once, each, beside = runs.made_once(), runs.made_by_each(), runs.beside()
+    for sentence in [*_sums(runs, unit), *sources(runs.lines.values()), *(_said(one) for one in published)]:
+        console.print(sentence, highlight=False)
+
+
+def _sums(runs: Runs, unit: str) -> list[str]:
+    once, each = runs.made_once(), runs.made_by_each()
     saved = each.hours - once.hours
     share = f" ({saved / each.hours:.0%})" if each.hours else ""
-    console.print(f"runs, shared artefacts made once: {_hours(once)} {unit}, {_flops(once)} FLOP", highlight=False)
-    console.print(
-        f"runs, if each made its own:        {_hours(each)} {unit}; sharing saves {_number(saved)}{share}", highlight=False
-    )
-    console.print(f"made for the suite, for no run:    {_hours(beside)} {unit}", highlight=False)
-    for sentence in [*sources(runs.lines.values()), *(_said(one) for one in published)]:
-        console.print(sentence, highlight=False)
+    said = [
+        f"all runs, what they share made once: {_hours(once)} {unit}, {_flops(once)} FLOP",
+        f"all runs, if each made its own: {_hours(each)} {unit}; sharing saves {_number(saved)}{share}",
+        f"made for the suite and for no run: {_hours(runs.beside())} {unit}",
+    ]
+    if runs.listed:
+        said.append(f"not fetched, shapes from {HUB_MODELS}: {', '.join(runs.listed)}")
+    if not runs.counted:
+        said.append("tokens: the suite's limits, as its text is not made yet; most texts are shorter")
+    return said
 
 
 def _by_run(runs: Runs, published: Sequence[Published], title: str, unit: str) -> Table:
