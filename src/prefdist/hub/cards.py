@@ -17,8 +17,8 @@ from prefdist.results.tables import CAPTION, Cell, markdown_row
 _HUB = "https://huggingface.co"
 _LINKS = {STDLIB_LICENCE: "https://docs.python.org/3/license.html"}
 _FOR = {
-    "model": "Research on preference alignment: to repeat or compare the run that made it. It is not for use by the public, not "
-    "a source of facts or advice, and no claim about any other model. It was not tested for safety, and optimisation of a "
+    "model": "Research on preference alignment: to repeat or compare the run that made it. It is not for use by the public, "
+    "not a source of facts or advice, and no claim about any other model. It was not tested for safety, and optimisation of a "
     "reward may have taught it to please that reward.",
     "dataset": "Research on preference alignment: to repeat or compare what was made from it. Texts that a model wrote are not "
     "checked for truth or offence, and labels that a model gave are not those of people.",

@@ -115,7 +115,8 @@ def _said(repo: str) -> Iterator[None]:
 
     try:
         yield
-    except (HTTPError, HFValidationError, OfflineModeIsEnabled, ConnectionError, OSError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError, RuntimeError, ValueError) as error:
+        # An upload's own error stands behind a RuntimeError, refused metadata is a ValueError.
+        lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
         reason = (lines[0] if lines else type(error).__name__).rstrip(".")
         raise UserError(f"{repo}: {reason}; is its name right, the hub in reach, and `hf auth login` done?") from error

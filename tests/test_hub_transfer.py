@@ -1,0 +1,359 @@
+"""Artefacts pushed to a hub on loopback and pulled into another checkout, by huggingface_hub's own client."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import conftest
+import pytest
+import torch
+import yaml
+from services.hub import TOKEN, Hub, serve
+
+from prefdist import artefacts
+from prefdist.config import Suite
+from prefdist.data import tables
+from prefdist.errors import UserError
+from prefdist.hub.origins import licence, origins_of
+from prefdist.hub.parcel import MANIFEST, identity_of, pack, read_manifest
+from prefdist.models import add_lora, load_policy, new_policy, save
+from prefdist.plan import Artefact, plan
+from prefdist.results.tables import COLUMNS, write_csv
+from prefdist.tokens import TextCodec
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+LORA = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+
+
+class Checkout:
+    """A checkout with the tiny suite, in which a text, π₀, pairs and a policy with an adapter are made, untrained."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir()
+        suite = conftest._suite(root)
+        assert isinstance(suite, Suite)
+        self.architecture = suite.architecture
+        made = plan(suite, root)
+        named = {a.stage: a for a in made.artefacts.values()} | {a.name: a for a in made.of_stage("train")}
+        self.text, self.prior, self.target = named["text"], named["prior"], named["target"]
+        self.pairs, self.adapted = named["preferences"], named["dpo_lora-seed0"]
+
+    def make(self, artefact: Artefact, run: Callable[[Path], None]) -> None:
+        """As the command `make` does, but for what the stage would run."""
+        identity = {"stage": artefact.stage, "name": artefact.name, "digest": artefact.digest, "code": artefact.code_digest}
+        there = {role: source.path for role, source in artefact.inputs.items()}
+        here = os.getcwd()
+        os.chdir(self.root)
+        try:
+            inputs = {role: path for role, path in there.items() if path.is_dir()}
+            artefacts.make(artefact.path, identity={**identity, "spec": artefact.spec}, inputs=inputs, run=run)
+        finally:
+            os.chdir(here)
+
+    def fill(self) -> None:
+        self.make(self.text, conftest._write_text)
+        codec = TextCodec(self.root / self.text.path / "tokenizer")
+        for seed, artefact in enumerate((self.prior, self.target)):
+            self.make(artefact, lambda out, seed=seed: save(new_policy(self.architecture, codec, seed), out, codec))
+        self.make(self.pairs, lambda out: shutil.copy(self.root / self.text.path / "prompts.parquet", out / "pairs.parquet"))
+
+        def adapt(out: Path) -> None:
+            model = add_lora(load_policy(self.root / self.prior.path), LORA, seed=0)
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if "lora_B" in name:
+                        parameter.normal_()
+            save(model, out, codec)
+
+        for role in ("reference", "baselines"):  # of other stages than are pushed here
+            source = self.adapted.inputs.get(role)
+            if source is not None:
+                self.make(source, lambda out: (out / "rows.csv").write_text("a\n1\n"))
+        self.make(self.adapted, adapt)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = Checkout(tmp_path_factory.mktemp("made") / "checkout")
+    checkout.fill()
+    return checkout
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serve() as hub:
+        yield hub
+
+
+@pytest.fixture
+def command(hub: Hub, tmp_path: Path) -> Command:
+    """`prefdist hub …` in a checkout, with huggingface_hub's real client and nothing of this machine's own."""
+
+    def run(checkout: Path, *arguments: str, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        own |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"} | ({"HF_TOKEN": token} if token else {})
+        line = [sys.executable, "-m", "prefdist.cli", "hub", *arguments]
+        done = subprocess.run(line, cwd=checkout, env={**kept, **own}, capture_output=True, text=True, check=False)
+        assert TOKEN not in done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def good(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stdout + done.stderr
+    return done.stderr.strip()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def front(card: bytes) -> dict[str, Any]:
+    found = yaml.safe_load(card.decode().split("---\n")[1])
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_model_comes_back_as_it_went(made: Checkout, hub: Hub, command: Command, tmp_path: Path) -> None:
+    path = str(made.prior.path)
+    said = good(command(made.root, "push", path, "somebody/tiny-prior"))
+    repository = hub.repositories["models", "somebody/tiny-prior"]
+    assert repository.private
+    assert said.endswith(f"commit {repository.head}")
+    # Weights went by LFS, everything else inside the commit.
+    assert {name for name, file in repository.at("main").items() if file.lfs} == {"model.safetensors"}
+    assert sum(method == "PUT" for method, _ in hub.seen) == 1
+
+    other = Checkout(tmp_path / "other")
+    assert good(command(other.root, "pull", "somebody/tiny-prior")) == path
+    pulled = contents(other.root / path)
+    assert set(pulled) - set(contents(made.root / path)) == {"README.md", MANIFEST}
+    assert all(pulled[name] == content for name, content in contents(made.root / path).items())
+    assert artefacts.verify(other.root / path) == artefacts.verify(made.root / path)
+    assert artefacts.provenance(other.root / path) == artefacts.provenance(made.root / path)
+    assert not list((other.root / "artefacts").glob(".pull*"))
+
+    loaded, own = load_policy(other.root / path), load_policy(made.root / path)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), own.parameters(), strict=True))
+    # Once more: what is there is checked and kept.
+    assert good(command(other.root, "pull", "somebody/tiny-prior")) == path
+
+
+def test_tables_come_back_as_they_went(made: Checkout, hub: Hub, command: Command, tmp_path: Path) -> None:
+    path = str(made.text.path)
+    good(command(made.root, "push", path, "somebody/tiny-text", "--public"))
+    repository = hub.repositories["datasets", "somebody/tiny-text"]
+    assert not repository.private
+    card = front(hub.files("somebody/tiny-text", "datasets")["README.md"])
+    assert card["license_name"] == "psf-2.0"
+    assert card["configs"] == [{"config_name": "prompts", "data_files": "prompts.parquet"}]
+    assert (
+        b"| prompts.parquet | 144 | prompt_id, module, split, prompt, reference |"
+        in hub.files("somebody/tiny-text", "datasets")["README.md"]
+    )
+    other = Checkout(tmp_path / "other")
+    # Public: no token is needed.
+    assert good(command(other.root, "pull", "somebody/tiny-text", "--dataset", token=None)) == path
+    rows = tables.read_table(other.root / path / "prompts.parquet", tables.PROMPTS)
+    assert rows == tables.read_table(made.root / path / "prompts.parquet", tables.PROMPTS)
+
+
+def test_an_adapter_names_its_base(made: Checkout, hub: Hub, command: Command, tmp_path: Path) -> None:
+    path = str(made.adapted.path)
+    assert "--base is missing" in refused(command(made.root, "push", path, "somebody/adapter", "--adapter"))
+    good(command(made.root, "push", path, "somebody/adapter", "--adapter", "--base", "somebody/tiny-prior"))
+    files = hub.files("somebody/adapter")
+    assert set(files) == {
+        ".gitattributes",
+        "README.md",
+        MANIFEST,
+        artefacts.PROVENANCE,
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    own = contents(made.root / path)
+    assert files["adapter_model.safetensors"] == own["adapter/adapter_model.safetensors"]
+    sent, kept = json.loads(files["adapter_config.json"]), json.loads(own["adapter/adapter_config.json"])
+    assert sent.pop("base_model_name_or_path") == "somebody/tiny-prior"
+    assert str(made.root) in kept.pop("base_model_name_or_path")  # a path of this machine, which stays here
+    assert sent == kept
+    assert not any(str(made.root).encode() in content for content in files.values())
+    card = front(files["README.md"])
+    assert (card["base_model"], card["base_model_relation"]) == (["somebody/tiny-prior"], "adapter")
+    assert (card["library_name"], card["license"]) == ("peft", "apache-2.0")
+
+    other = Checkout(tmp_path / "other")
+    assert "give --out" in refused(command(other.root, "pull", "somebody/adapter"))
+    good(command(other.root, "pull", "somebody/adapter", "--out", "adapter"))
+    import peft
+
+    applied = peft.PeftModel.from_pretrained(load_policy(made.root / made.prior.path), other.root / "adapter")
+    merged = load_policy(made.root / path)
+    ids = torch.arange(12).unsqueeze(0)
+    # Merged weights are rounded once more than the adapter's product.
+    torch.testing.assert_close(applied(input_ids=ids).logits, merged(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_private_or_not_ones_own_is_not_touched(made: Checkout, hub: Hub, command: Command, tmp_path: Path) -> None:
+    path = str(made.prior.path)
+    good(command(made.root, "push", path, "somebody/prior"))
+    head = hub.repositories["models", "somebody/prior"].head
+    assert "somebody/prior is private already" in refused(command(made.root, "push", path, "somebody/prior", "--public"))
+    other = Checkout(tmp_path / "other")
+    for token in (None, "hf_another"):
+        said = refused(command(other.root, "pull", "somebody/prior", token=token))
+        assert said.startswith("prefdist: somebody/prior: ")
+        assert not (other.root / path).exists()
+    assert "somebody/prior: " in refused(command(made.root, "push", path, "somebody/prior", token=None))
+    hub.change("somebody/prior", prefdist__json=None, notes__txt=b"mine")
+    said = refused(command(made.root, "push", path, "somebody/prior"))
+    assert "which prefdist did not push; choose another name" in said
+    assert list(hub.repositories["models", "somebody/prior"].commits)[0:2][-1] == head
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"model__safetensors": b"other weights"}, "model.safetensors is not the file that was pushed"),
+        ({"model__safetensors": None}, "model.safetensors is missing"),
+        ({"provenance__json": b"{}"}, "provenance.json is not the file that was pushed"),
+        ({"prefdist__json": b"{}"}, "prefdist.json there is not one of prefdist hub push"),
+    ],
+)
+def test_what_was_changed_on_the_hub_is_not_put_in_place(
+    change: dict[str, bytes | None], wanted: str, made: Checkout, hub: Hub, command: Command, tmp_path: Path
+) -> None:
+    path = str(made.prior.path)
+    good(command(made.root, "push", path, "somebody/prior"))
+    pushed = hub.repositories["models", "somebody/prior"].head
+    hub.change("somebody/prior", **change)
+    other = Checkout(tmp_path / "other")
+    assert wanted in refused(command(other.root, "pull", "somebody/prior"))
+    assert not (other.root / path).exists()
+    assert not list((other.root / "artefacts").iterdir())
+    # The commit that was pushed is still there.
+    assert good(command(other.root, "pull", "somebody/prior", "--revision", pushed)) == path
+
+
+def test_what_is_in_place_is_not_overwritten(made: Checkout, command: Command, tmp_path: Path) -> None:
+    path = str(made.prior.path)
+    good(command(made.root, "push", path, "somebody/prior"))
+    other = Checkout(tmp_path / "other")
+    (other.root / path).mkdir(parents=True)
+    (other.root / path / "mine").write_text("kept")
+    assert "move it away first" in refused(command(other.root, "pull", "somebody/prior"))
+    assert contents(other.root / path) == {"mine": b"kept"}
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "optimizer.pt", "state.pkl", "modeling_own.py", "adapter/x.pth"])
+def test_pickles_and_code_are_refused(name: str, made: Checkout, tmp_path: Path) -> None:
+    artefact = Artefact("train", "bad", {"seed": 0})
+    checkout = Checkout(tmp_path / "checkout")
+
+    def run(out: Path) -> None:
+        shutil.copytree(made.root / made.prior.path, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("provenance*"))
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(b"x")
+
+    checkout.make(artefact, run)
+    with pytest.raises(UserError, match=rf"{name}: not pushed: weights go as safetensors"):
+        pack(checkout.root / artefact.path)
+
+
+def test_a_changed_artefact_is_not_pushed(made: Checkout, tmp_path: Path) -> None:
+    shutil.copytree(made.root / made.prior.path, tmp_path / "copy")
+    (tmp_path / "copy/config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"its content is not what provenance\.json says"):
+        pack(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", ["../../x.json", "/etc/x.json", "a/../x.json", "x.bin", "x.py", "a//x.json", "*.json", "x"])
+def test_a_manifest_may_not_name_what_is_not_safe(name: str, made: Checkout) -> None:
+    manifest = json.loads(pack(made.root / made.prior.path).manifest())
+    manifest["files"][name] = "0" * 64
+    with pytest.raises(UserError, match=r"somewhere: prefdist\.json lists .*, which is not fetched"):
+        read_manifest(json.dumps(manifest), "somewhere")
+
+
+@pytest.mark.parametrize("change", [{"stage": "../.."}, {"name": "../x"}, {"digest": "x"}, {"kind": "space"}, {"files": []}])
+def test_a_manifest_must_be_one(change: dict[str, Any], made: Checkout) -> None:
+    manifest = json.loads(pack(made.root / made.prior.path).manifest()) | change
+    with pytest.raises(UserError, match="not one of prefdist hub push"):
+        read_manifest(json.dumps(manifest), "somewhere")
+
+
+def test_the_identity_is_the_plans(made: Checkout) -> None:
+    for artefact in (made.text, made.prior):
+        assert identity_of(artefacts.provenance(made.root / artefact.path)) == artefact.digest
+
+
+def test_the_card_tells_what_was_measured_of_this_very_model(made: Checkout, command: Command, tmp_path: Path) -> None:
+    root = tmp_path / "checkout"
+    shutil.copytree(made.root, root)
+    record = artefacts.provenance(root / made.adapted.path)
+    release = root / "results/tiny/v1"
+    release.mkdir(parents=True)
+    policy = {"path": str(made.adapted.path), "content": artefacts.content_digest(record)}
+    manifest = {"artefacts": {"evaluation/dpo_lora": {"name": "dpo_lora", "inputs": {"policy/0": policy}}}}
+    (release / "manifest.json").write_text(json.dumps(manifest))
+    cells = [
+        dict(zip(COLUMNS, (run, "forward_kl", value, value - 0.5, value + 0.5, 150, 2, 300, 0), strict=True))
+        for run, value in (("dpo", 9.0), ("dpo_lora", 4.0))
+    ]
+    write_csv(cells, release / "table.csv")
+    (release / "release.json").write_text(json.dumps({"files": {}}))
+    said = good(command(root, "card", str(made.adapted.path), "somebody/policy"))
+    assert "No release of the repository that made it has measured it." in said  # it isn't committed
+    for line in (["init", "-q"], ["add", "results"]):
+        subprocess.run(["git", *line], cwd=root, check=True)
+    said = good(command(root, "card", str(made.adapted.path), "somebody/policy"))
+    assert "As run `dpo_lora` of results/tiny/v1" in said
+    assert "| forward_kl | 4 [3.5, 4.5] | 150 | 2 |" in said
+    assert "9 [8.5" not in said
+    assert f"| digest of its code | {made.adapted.code_digest} |" in said
+    assert '"lora_alpha": 4' in said
+    assert "It is not for use by the public" in said
+    other = {**record, "outputs": {**record["outputs"], "config.json": "0" * 64}}
+    (root / made.adapted.path / artefacts.PROVENANCE).write_text(json.dumps(other))
+    assert "its content is not what" in refused(command(root, "card", str(made.adapted.path), "somebody/policy"))
+
+
+def stored(hub_name: str, revision: str = "1" * 40) -> dict[str, Any]:
+    return {"stage": "model", "name": "m", "spec": {"hub": hub_name, "revision": revision, "folder": None}, "inputs": {}}
+
+
+def test_licences_follow_from_what_it_was_made_from(made: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "workflow").mkdir()
+    shutil.copy(Path(__file__).parents[1] / "workflow/hub_models.yaml", tmp_path / "workflow")
+    gemma = origins_of(stored("google/gemma-2-2b-it"), tmp_path)
+    assert gemma.models == {"google/gemma-2-2b-it": "1" * 40}
+    assert licence(gemma, tmp_path, is_data=False, given=None) == "gemma"
+    assert licence(gemma, tmp_path, is_data=False, given="mit") == "mit"
+    with pytest.raises(UserError, match=r"--license is missing: that of nobody/nothing is not known here"):
+        licence(origins_of(stored("nobody/nothing"), tmp_path), tmp_path, is_data=False, given=None)
+    both = origins_of(stored("google/gemma-2-2b-it"), tmp_path)
+    both.datasets["HuggingFaceH4/ultrafeedback_binarized"] = "2" * 40
+    with pytest.raises(UserError, match="as there are several: gemma of google/gemma-2-2b-it, mit of HuggingFaceH4/"):
+        licence(both, tmp_path, is_data=False, given=None)
+    # Through all that it was made from: the policy from π₀, π₀ from the text.
+    own = origins_of(artefacts.provenance(made.root / made.adapted.path), made.root)
+    assert (own.texts, own.models, own.gone) == ({"stdlib"}, {}, set())
+    assert licence(own, made.root, is_data=False, given=None) == "apache-2.0"
+    assert licence(own, made.root, is_data=True, given=None) == "psf-2.0"
+    gone = origins_of(artefacts.provenance(made.root / made.adapted.path), tmp_path)
+    assert str(made.prior.path) in gone.gone
+    with pytest.raises(UserError, match="--license is missing"):
+        licence(gone, tmp_path, is_data=False, given=None)
