@@ -111,7 +111,7 @@ class Cost(Strict):
     evidence: Evidence
     source: str
     suite: str = Field(description="that of ours whose forecast stands beside it")
-    runs: list[str] = Field(default_factory=list, description="of that suite, in the order of `methods`")
+    runs: list[str] = Field(default_factory=list, description="of that suite, beside each of which it is shown")
     note: str = ""
 
     @property
@@ -123,8 +123,6 @@ class Cost(Strict):
     def _one_of_two(self) -> "Cost":
         if (self.hours is None) == (self.device_hours is None):
             raise ValueError("give hours or device_hours")
-        if self.runs and len(self.runs) != len(self.methods):
-            raise ValueError(f"runs: {len(self.runs)} for {len(self.methods)} methods; give one each, in their order")
         return self
 
 
