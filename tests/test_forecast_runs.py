@@ -31,7 +31,8 @@ def made_up() -> tuple[Plan, dict[str, Artefact]]:
         for name, policies in (("a", [a0, a1]), ("b", [b]))
     )
     baselines = Artefact("baselines", "baselines", {}, {"prior": prior})
-    inputs = {"evaluation/a": judge_a, "evaluation/b": judge_b, "baselines": baselines, "text": text, "policy/a/0": a0}
+    inputs = {"evaluation/a": judge_a, "evaluation/b": judge_b, "baselines": baselines, "text": text}
+    inputs |= {"policy/a/0": a0, "policy/a/1": a1, "policy/b/0": b}
     final = Artefact("results", "made_up", {"runs": ["a", "b"]}, inputs)
     names = ("text", "prior", "draws", "a0", "a1", "b", "judge_a", "judge_b", "baselines", "final")
     artefacts = dict(zip(names, (text, prior, draws, a0, a1, b, judge_a, judge_b, baselines, final), strict=True))
@@ -56,11 +57,12 @@ def forecast(unknown: tuple[str, ...] = ()) -> Runs:
 def test_costs_by_hand() -> None:
     runs = forecast()
     a, b = runs.runs
-    assert (a.name, a.trainings, b.trainings) == ("a", 2, 1)
+    assert (a.name, len(a.trained), len(b.trained)) == ("a", 2, 1)
     assert cost(a.trained).hours == pytest.approx(2 * (1 + 2))
-    assert cost(a.own).hours == pytest.approx(2 * (1 + 2 + 0.5))
+    assert cost(a.own).hours == pytest.approx(2 * 0.5)
     assert cost(a.shared).hours == cost(b.shared).hours == pytest.approx(2 * (10 + 3))
-    assert cost(a.own).flops == pytest.approx(7e15)
+    assert cost([*a.trained, *a.own]).flops == pytest.approx(7e15)
+    assert a.alone.hours == pytest.approx(2 * (1 + 2 + 0.5 + 10 + 3))
     assert runs.made_once().hours == pytest.approx(2 * (10 + 3 + 1 + 2 + 4 + 0.5 + 0.25))
     assert runs.made_by_each().hours == pytest.approx(runs.made_once().hours + 2 * (10 + 3))
     assert runs.beside().hours == pytest.approx(2 * 7)  # the results are on CPUs
@@ -77,10 +79,23 @@ def test_what_is_shared_is_listed_by_stage() -> None:
     assert {runs.used_by(line) for lines in shared.values() for line in lines} == {2}
 
 
+def test_a_policy_that_another_run_samples_too_is_trained_by_its_own() -> None:
+    planned, artefacts = made_up()
+    heated = Artefact("evaluate", "hot", {}, {"policy/0": artefacts["b"]})
+    families = {"families": {"a": "", "b": "", "hot": ""}}
+    final = Artefact("results", "made_up", families, {**planned.final.inputs, "evaluation/hot": heated})
+    planned = Plan(final, RESULTS / "made_up/v1")
+    lines = [Line(one, "to make", GPU, Seconds(0.0, 3600.0, 0.0), 0.0) for one in planned.artefacts.values()]
+    _, b, hot = Runs(planned, lines).runs
+    assert ([line.artefact.name for line in b.trained], hot.trained) == (["b-0"], [])
+    assert "b-0" in {line.artefact.name for line in hot.shared}
+    assert b.alone.hours == hot.alone.hours == pytest.approx(2 * 5)  # text, π₀, draws, b, and an evaluation each
+
+
 def test_unknown_costs_are_counted_and_not_nought() -> None:
     runs = forecast(unknown=("prior", "b", "text"))
     a, b = runs.runs
-    assert (cost(a.own).unknown, cost(a.shared).unknown, cost(b.own).unknown) == (0, 1, 1)  # text needs no GPU
+    assert (cost(a.own).unknown, cost(a.shared).unknown, cost(b.trained).unknown) == (0, 1, 1)  # text needs no GPU
     assert (runs.made_once().unknown, runs.made_by_each().unknown) == (2, 3)
 
 
@@ -102,7 +117,7 @@ def test_sums_over_a_real_plan(suite: str, tmp_path: Path) -> None:
         kind, _, name = role.partition("/")
         if name and kind not in ("policy", "teacher") and "/" not in name:
             evaluations.setdefault(name, set()).update(made_from(artefact))
-    alone = {run.name: cost(run.own).hours + cost(run.shared).hours for run in runs.runs}
+    alone = {run.name: run.alone.hours for run in runs.runs}
     assert alone.keys() == evaluations.keys()
     for name, paths in evaluations.items():
         assert alone[name] == pytest.approx(sum(hours[path] for path in paths))
@@ -120,8 +135,8 @@ def test_the_table_has_the_papers_hours_beside_ours(capsys: pytest.CaptureFixtur
     row = next(line for line in shown.splitlines() if line.startswith("│ a "))
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert cells == ["a", "2", "3", "6", "1", "26", "33", "3.3e+16", "240 A100"]
-    assert "all runs, what they share made once: 33.5 + 1 unknown GPU-h" in shown
-    assert "all runs, if each made its own: 59.5 + 1 unknown GPU-h; sharing saves 26 (44%)" in shown
+    assert "all runs, what they share made once: 33.5 + 1? GPU-h" in shown
+    assert "all runs, if each made its own: 59.5 + 1? GPU-h; sharing saves 26 (44%)" in shown
     assert "made for the suite and for no run: 14 GPU-h" in shown
     assert "published (paper: somewhere): A: 240 GPU-h, 60 h of 4 × A100" in shown
 

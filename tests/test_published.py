@@ -251,6 +251,13 @@ def test_a_page_has_the_suites_rows_alone(checkout: Path) -> None:
     assert page(checkout, "another") is None
 
 
+def test_a_page_reads_tables_that_are_not_released_yet(checkout: Path, tmp_path: Path) -> None:
+    run_it(checkout, 0.53)
+    (checkout / RESULTS / "paper_suite/v7").rename(tmp_path / "content")
+    assert "| not run |" in str(page(checkout, "paper_suite"))
+    assert "| 53.00 [" in str(page(checkout, "paper_suite", tmp_path / "content"))
+
+
 def test_second_hand_numbers_are_never_shown_as_the_papers(checkout: Path) -> None:
     write(checkout, changed("tables/0/evidence", "second_hand"))
     text = document(checkout)

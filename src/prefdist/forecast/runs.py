@@ -27,20 +27,20 @@ class Cost:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's lines: made for it alone, and shared with others."""
+    """A run's lines: its own trainings, what else is made for it alone, and what it shares with others.
+
+    Its own trainings are there even where another run samples the same policy in another way.
+    """
 
     name: str
+    trained: list[Line]
     own: list[Line]
     shared: list[Line]
 
     @property
-    def trained(self) -> list[Line]:
-        """Its own trainings."""
-        return [line for line in self.own if line.artefact.stage == "train"]
-
-    @property
-    def trainings(self) -> int:
-        return len(self.trained)
+    def alone(self) -> "Cost":
+        """With all that it shares."""
+        return cost([*self.trained, *self.own, *self.shared])
 
 
 class Runs:
@@ -52,6 +52,10 @@ class Runs:
     def __init__(self, plan: Plan, lines: Iterable[Line], listed: tuple[str, ...] = (), counted: bool = True) -> None:
         self.listed, self.counted = listed, counted
         self.lines = {str(line.artefact.path): line for line in lines}
+        self._trained = {
+            name: [str(one.path) for role, one in plan.final.inputs.items() if role.startswith(f"policy/{name}/")]
+            for name in _roots(plan.final)
+        }
         self._closures = {name: _closure(roots) for name, roots in _roots(plan.final).items()}
         self.users = {
             path: sum(path in closure for closure in self._closures.values()) for path in set().union(*self._closures.values())
@@ -61,9 +65,10 @@ class Runs:
     def runs(self) -> list[Run]:
         found = []
         for name, closure in self._closures.items():
-            lines = [self.lines[path] for path in self.lines if path in closure]
-            own = [line for line in lines if self.users[str(line.artefact.path)] == 1]
-            found.append(Run(name, own, [line for line in lines if self.users[str(line.artefact.path)] > 1]))
+            lines = {path: self.lines[path] for path in self.lines if path in closure}
+            trained = [lines.pop(path) for path in self._trained[name] if path in lines]
+            own = [line for path, line in lines.items() if self.users[path] == 1]
+            found.append(Run(name, trained, own, [line for path, line in lines.items() if self.users[path] > 1]))
         return found
 
     def shared_by_stage(self) -> dict[str, list[Line]]:
@@ -82,7 +87,7 @@ class Runs:
 
     def made_by_each(self) -> Cost:
         """The same, if every run made its own."""
-        return sum((cost(run.own) + cost(run.shared) for run in self.runs), Cost())
+        return sum((run.alone for run in self.runs), Cost())
 
     def beside(self) -> Cost:
         """Of what no run is made from: baselines, calibration, the tables of the suite and its ablations."""

@@ -46,22 +46,24 @@ def _sums(runs: Runs, unit: str) -> list[str]:
 def _by_run(runs: Runs, published: Sequence[Published], title: str, unit: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("run", no_wrap=True)
-    for name in ("trainings", "each", "training", "measures", "shared", "alone", "FLOP alone", "published, each"):
+    for name in ("n", "each", "training", "own", "shared", "alone", "FLOP", "published"):
         table.add_column(name, justify="right", no_wrap=True)
     stated = {run: one for one in published for run in one.runs}
     for run in runs.runs:
-        trained, own, shared = cost(run.trained), cost(run.own), cost(run.shared)
-        measures = Cost(own.hours - trained.hours, own.flops - trained.flops, own.unknown - trained.unknown)
-        alone = own + shared
-        each = _number(trained.hours / run.trainings) if run.trainings and not trained.unknown else ""
-        costs = [_hours(part) for part in (trained, measures, shared, alone)]
-        table.add_row(run.name, str(run.trainings), each, *costs, _flops(alone), _stated(stated.get(run.name), run))
-    table.caption = f"{unit} in all seeds; each: of one training; alone: with all that it shares"
+        trained = cost(run.trained)
+        each = _number(trained.hours / len(run.trained)) if run.trained and not trained.unknown else ""
+        costs = [_hours(part) for part in (trained, cost(run.own), cost(run.shared), run.alone)]
+        table.add_row(run.name, str(len(run.trained)), each, *costs, _flops(run.alone), _stated(stated.get(run.name), run))
+    table.caption = (
+        f"n trainings, each of so many {unit}, training in all; own: what else is made for this run alone; alone: with all "
+        "that it shares; ?: artefacts of unknown cost; published: of one training"
+    )
+    table.caption_justify = "left"
     return table
 
 
 def _stated(one: Published | None, run: Run) -> str:
-    return "" if one is None or not run.trainings else f"{one.total:.4g} {one.device}"
+    return "" if one is None or not run.trained else f"{one.total:.4g} {one.device}"
 
 
 def _shared(runs: Runs, unit: str) -> Table:
@@ -91,7 +93,7 @@ def _said(one: Published) -> str:
 
 
 def _hours(one: Cost) -> str:
-    return _number(one.hours) + (f" + {one.unknown} unknown" if one.unknown else "")
+    return _number(one.hours) + (f" + {one.unknown}?" if one.unknown else "")
 
 
 def _number(value: float) -> str:

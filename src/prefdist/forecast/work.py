@@ -105,6 +105,17 @@ class Facts:
         """Of the text, prompts or problems that an artefact is made from."""
         return self.lengths_of(artefact.inputs["text" if "text" in artefact.inputs else "problems"])
 
+    def reference(self, artefact: Artefact) -> float:
+        """Tokens of a reference of its text; where none were counted, the limit that stored responses are cut at.
+
+        UnknownWork if there is neither.
+        """
+        lengths, text = self.lengths(artefact), artefact.inputs["text" if "text" in artefact.inputs else "problems"]
+        limit = text.spec.get("max_response_tokens")
+        if lengths.reference is None and limit is None:
+            raise UnknownWork(f"the references of {text.name} are not counted yet")
+        return lengths.response(2**31 if limit is None else limit)
+
     def lengths_of(self, text: Artefact) -> Lengths:
         """Of an artefact with a table of prompts."""
         if str(text.path) not in self._lengths:

@@ -70,7 +70,7 @@ def pull(repo: str, root: Path, *, dataset: bool, revision: str, out: Path | Non
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
     kind = "dataset" if dataset else "model"
-    with _said(repo), _beside(root) as folder:
+    with _said(repo), _beside(out.parent if out else root / ARTEFACTS) as folder:
         commit = HfApi().repo_info(repo, repo_type=kind, revision=revision).sha
         where = f"{repo}, commit {commit}"
         hf_hub_download(repo, MANIFEST, repo_type=kind, revision=commit, local_dir=folder)
@@ -94,13 +94,13 @@ def _place(folder: Path, target: Path, manifest: dict[str, Any], where: str) -> 
             raise UserError(f"{target} is there and is not what {where} has ({error}); move it away first") from error
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(folder, target)
+    os.replace(folder, target)
 
 
 @contextmanager
-def _beside(root: Path) -> Iterator[Path]:
-    """An empty folder on the disk of the artefacts, gone at the end unless it was moved into place."""
-    folder = root / ARTEFACTS / f".pull.{uuid.uuid4().hex[:12]}.tmp"
+def _beside(parent: Path) -> Iterator[Path]:
+    """An empty folder on the disk of the target, gone at the end unless it was renamed into place."""
+    folder = parent / f".pull.{uuid.uuid4().hex[:12]}.tmp"
     folder.mkdir(parents=True)
     try:
         yield folder
