@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,76 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import conftest
 import pytest
 import torch
 import yaml
+from hub_checkouts import Checkout
 from huggingface_hub import constants
 from services.hub import TOKEN, Hub, serve
 
 from prefdist import artefacts
 from prefdist.cli import main
-from prefdist.config import Suite
 from prefdist.data import tables
-from prefdist.errors import UserError
-from prefdist.hub.origins import licence, origins_of
-from prefdist.hub.parcel import MANIFEST, identity_of, pack, read_manifest
-from prefdist.models import add_lora, load_policy, new_policy, save
-from prefdist.plan import Artefact, plan
-from prefdist.results.tables import COLUMNS, write_csv
-from prefdist.tokens import TextCodec
+from prefdist.hub.parcel import MANIFEST
+from prefdist.models import load_policy
 
 # The client passes its file under httpx2's old name
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-LORA = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
-
-
-class Checkout:
-    """A checkout with the tiny suite, in which a text, π₀, pairs and a policy with an adapter are made, untrained."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        root.mkdir()
-        suite = conftest._suite(root)
-        assert isinstance(suite, Suite)
-        self.architecture = suite.architecture
-        made = plan(suite, root)
-        named = {a.stage: a for a in made.artefacts.values()} | {a.name: a for a in made.of_stage("train")}
-        self.text, self.prior, self.target = named["text"], named["prior"], named["target"]
-        self.pairs, self.adapted = named["preferences"], named["dpo_lora-seed0"]
-
-    def make(self, artefact: Artefact, run: Callable[[Path], None]) -> None:
-        """As the command `make` does, but for what the stage would run."""
-        identity = {"stage": artefact.stage, "name": artefact.name, "digest": artefact.digest, "code": artefact.code_digest}
-        there = {role: source.path for role, source in artefact.inputs.items()}
-        here = os.getcwd()
-        os.chdir(self.root)
-        try:
-            inputs = {role: path for role, path in there.items() if path.is_dir()}
-            artefacts.make(artefact.path, identity={**identity, "spec": artefact.spec}, inputs=inputs, run=run)
-        finally:
-            os.chdir(here)
-
-    def fill(self) -> None:
-        self.make(self.text, conftest._write_text)
-        codec = TextCodec(self.root / self.text.path / "tokenizer")
-        for seed, artefact in enumerate((self.prior, self.target)):
-            self.make(artefact, lambda out, seed=seed: save(new_policy(self.architecture, codec, seed), out, codec))
-        self.make(self.pairs, lambda out: shutil.copy(self.root / self.text.path / "prompts.parquet", out / "pairs.parquet"))
-
-        def adapt(out: Path) -> None:
-            model = add_lora(load_policy(self.root / self.prior.path), LORA, seed=0)
-            with torch.no_grad():
-                for name, parameter in model.named_parameters():
-                    if "lora_B" in name:
-                        parameter.normal_()
-            save(model, out, codec)
-
-        for role in ("reference", "baselines"):  # of other stages than are pushed here
-            source = self.adapted.inputs.get(role)
-            if source is not None:
-                self.make(source, lambda out: (out / "rows.csv").write_text("a\n1\n"))
-        self.make(self.adapted, adapt)
 
 
 @pytest.fixture(scope="module")
@@ -299,104 +243,3 @@ def test_what_is_in_place_is_not_overwritten(made: Checkout, command: Command, t
     (other.root / path / "mine").write_text("kept")
     assert "move it away first" in refused(command(other.root, "pull", "somebody/prior"))
     assert contents(other.root / path) == {"mine": b"kept"}
-
-
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "optimizer.pt", "state.pkl", "modeling_own.py", "adapter/x.pth"])
-def test_pickles_and_code_are_refused(name: str, made: Checkout, tmp_path: Path) -> None:
-    artefact = Artefact("train", "bad", {"seed": 0})
-    checkout = Checkout(tmp_path / "checkout")
-
-    def run(out: Path) -> None:
-        shutil.copytree(made.root / made.prior.path, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("provenance*"))
-        (out / name).parent.mkdir(exist_ok=True)
-        (out / name).write_bytes(b"x")
-
-    checkout.make(artefact, run)
-    with pytest.raises(UserError, match=rf"{name}: not pushed: weights go as safetensors"):
-        pack(checkout.root / artefact.path)
-
-
-def test_a_changed_artefact_is_not_pushed(made: Checkout, tmp_path: Path) -> None:
-    shutil.copytree(made.root / made.prior.path, tmp_path / "copy")
-    (tmp_path / "copy/config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"its content is not what provenance\.json says"):
-        pack(tmp_path / "copy")
-
-
-@pytest.mark.parametrize("name", ["../../x.json", "/etc/x.json", "a/../x.json", "x.bin", "x.py", "a//x.json", "*.json", "x"])
-def test_a_manifest_may_not_name_what_is_not_safe(name: str, made: Checkout) -> None:
-    manifest = json.loads(pack(made.root / made.prior.path).manifest())
-    manifest["files"][name] = "0" * 64
-    with pytest.raises(UserError, match=r"somewhere: prefdist\.json lists .*, which is not fetched"):
-        read_manifest(json.dumps(manifest), "somewhere")
-
-
-@pytest.mark.parametrize("change", [{"stage": "../.."}, {"name": "../x"}, {"digest": "x"}, {"kind": "space"}, {"files": []}])
-def test_a_manifest_must_be_one(change: dict[str, Any], made: Checkout) -> None:
-    manifest = json.loads(pack(made.root / made.prior.path).manifest()) | change
-    with pytest.raises(UserError, match="not one of prefdist hub push"):
-        read_manifest(json.dumps(manifest), "somewhere")
-
-
-def test_the_identity_is_the_plans(made: Checkout) -> None:
-    for artefact in (made.text, made.prior):
-        assert identity_of(artefacts.provenance(made.root / artefact.path)) == artefact.digest
-
-
-def test_the_card_tells_what_was_measured_of_this_very_model(made: Checkout, command: Command, tmp_path: Path) -> None:
-    root = tmp_path / "checkout"
-    shutil.copytree(made.root, root)
-    record = artefacts.provenance(root / made.adapted.path)
-    release = root / "results/tiny/v1"
-    release.mkdir(parents=True)
-    policy = {"path": str(made.adapted.path), "content": artefacts.content_digest(record)}
-    manifest = {"artefacts": {"evaluation/dpo_lora": {"name": "dpo_lora", "inputs": {"policy/0": policy}}}}
-    (release / "manifest.json").write_text(json.dumps(manifest))
-    cells = [
-        dict(zip(COLUMNS, (run, "forward_kl", value, value - 0.5, value + 0.5, 150, 2, 300, 0), strict=True))
-        for run, value in (("dpo", 9.0), ("dpo_lora", 4.0))
-    ]
-    write_csv(cells, release / "table.csv")
-    (release / "release.json").write_text(json.dumps({"files": {}}))
-    said = good(command(root, "card", str(made.adapted.path), "somebody/policy"))
-    assert "No release of the repository that made it has measured it." in said  # it isn't committed
-    for line in (["init", "-q"], ["add", "results"]):
-        subprocess.run(["git", *line], cwd=root, check=True)
-    said = good(command(root, "card", str(made.adapted.path), "somebody/policy"))
-    assert "As run `dpo_lora` of results/tiny/v1" in said
-    assert "| forward_kl | 4 [3.5, 4.5] | 150 | 2 |" in said
-    assert "9 [8.5" not in said
-    assert f"| digest of its code | {made.adapted.code_digest} |" in said
-    assert '"lora_alpha": 4' in said
-    assert "It is not for use by the public" in said
-    other = {**record, "outputs": {**record["outputs"], "config.json": "0" * 64}}
-    (root / made.adapted.path / artefacts.PROVENANCE).write_text(json.dumps(other))
-    assert "its content is not what" in refused(command(root, "card", str(made.adapted.path), "somebody/policy"))
-
-
-def stored(hub_name: str, revision: str = "1" * 40) -> dict[str, Any]:
-    return {"stage": "model", "name": "m", "spec": {"hub": hub_name, "revision": revision, "folder": None}, "inputs": {}}
-
-
-def test_licences_follow_from_what_it_was_made_from(made: Checkout, tmp_path: Path) -> None:
-    (tmp_path / "workflow").mkdir()
-    shutil.copy(Path(__file__).parents[1] / "workflow/hub_models.yaml", tmp_path / "workflow")
-    gemma = origins_of(stored("google/gemma-2-2b-it"), tmp_path)
-    assert gemma.models == {"google/gemma-2-2b-it": "1" * 40}
-    assert licence(gemma, tmp_path, is_data=False, given=None) == "gemma"
-    assert licence(gemma, tmp_path, is_data=False, given="mit") == "mit"
-    with pytest.raises(UserError, match=r"--license is missing: that of nobody/nothing is not known here"):
-        licence(origins_of(stored("nobody/nothing"), tmp_path), tmp_path, is_data=False, given=None)
-    both = origins_of(stored("google/gemma-2-2b-it"), tmp_path)
-    both.datasets["HuggingFaceH4/ultrafeedback_binarized"] = "2" * 40
-    with pytest.raises(UserError, match="as there are several: gemma of google/gemma-2-2b-it, mit of HuggingFaceH4/"):
-        licence(both, tmp_path, is_data=False, given=None)
-    # Through all that it was made from: the policy from π₀, π₀ from the text.
-    own = origins_of(artefacts.provenance(made.root / made.adapted.path), made.root)
-    assert (own.texts, own.models, own.gone) == ({"stdlib"}, {}, set())
-    assert licence(own, made.root, is_data=False, given=None) == "apache-2.0"
-    assert licence(own, made.root, is_data=True, given=None) == "psf-2.0"
-    gone = origins_of(artefacts.provenance(made.root / made.adapted.path), tmp_path)
-    assert str(made.prior.path) in gone.gone
-    with pytest.raises(UserError, match="--license is missing"):
-        licence(gone, tmp_path, is_data=False, given=None)

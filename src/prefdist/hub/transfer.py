@@ -116,7 +116,10 @@ def _said(repo: str) -> Iterator[None]:
     try:
         yield
     except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError, RuntimeError, ValueError) as error:
-        # An upload's own error stands behind a RuntimeError, refused metadata is a ValueError.
+        # An upload's error stands behind a RuntimeError, one of refused metadata behind a ValueError.
+        from_hub = isinstance(error, HTTPError | HFValidationError | OfflineModeIsEnabled | OSError)
+        if not from_hub and not isinstance(error.__cause__, HTTPError | OSError):
+            raise
         lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
         reason = (lines[0] if lines else type(error).__name__).rstrip(".")
         raise UserError(f"{repo}: {reason}; is its name right, the hub in reach, and `hf auth login` done?") from error
