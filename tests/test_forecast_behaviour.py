@@ -147,6 +147,17 @@ def test_trainings_and_reference_on_pairs_of_a_dataset(paper: tuple[Plan, Facts]
     assert work_of(named(made, "pairs", "judge"), facts).flops == {}
 
 
+def test_references_that_are_not_counted_are_as_long_as_stored_responses(paper: tuple[Plan, Facts]) -> None:
+    """500 held-out texts of two seeds, each a response of at most 512 tokens behind a prompt of 1001."""
+    made, facts = paper
+    embeddings = 32000 * 4096
+    one = 2 * ((MISTRAL - 2 * embeddings) * (1001 + 512) + embeddings * 512)
+    assert work_of(named(made, "tax", "dpo"), facts).flops == pytest.approx({"score": 2 * 500 * one})
+    unlimited = Artefact("tax", "x", {}, {"text": Artefact("prompts", "prompts", {})})
+    with pytest.raises(UnknownWork, match="the references of prompts are not counted yet"):
+        facts.reference(unlimited)
+
+
 def test_what_is_not_known_is_said(paper: tuple[Plan, Facts], tmp_path: Path) -> None:
     made, facts = paper
     benchmarks = named(made, "benchmarks", "dpo")

@@ -9,10 +9,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prefdist.config import Suite
+from prefdist.errors import UserError
 from prefdist.forecast import work
 from prefdist.forecast.parameters import Size, size_of
 from prefdist.forecast.stages import number_of_questions, work_of
 from prefdist.forecast.work import Facts, UnknownWork, forward, sampled, scored
+from prefdist.hub_models import hub_models
 from prefdist.plan import Artefact, plan
 from prefdist.sampling import engine
 from prefdist.scoring import sequences
@@ -36,6 +38,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen2": {"model_type": "qwen2", **SMALL},
     "qwen3": {"model_type": "qwen3", **SMALL, "head_dim": 8},
     "gemma2": {"model_type": "gemma2", **SMALL, "head_dim": 8},
+    "gpt_neox": {"model_type": "gpt_neox", **SMALL},
+    "gpt_neox, shared head": {"model_type": "gpt_neox", **SMALL, "tie_word_embeddings": True},
+    "gpt_neox, no biases in attention": {"model_type": "gpt_neox", **SMALL, "attention_bias": False},
 }
 
 
@@ -56,8 +61,8 @@ def test_sizes_are_those_of_built_models(name: str) -> None:
     size = size_of(config)
     assert size is not None
     assert size.total == sum(parameter.numel() for parameter in model.parameters())
-    assert size.body == sum(parameter.numel() for name, parameter in model.model.named_parameters() if "embed" not in name)
-    assert size.predicts == model.lm_head.weight.numel()
+    assert size.body == sum(parameter.numel() for name, parameter in model.base_model.named_parameters() if "embed" not in name)
+    assert size.predicts == model.get_output_embeddings().weight.numel()
 
 
 def test_sizes_are_read_from_a_saved_configuration(tmp_path: Path) -> None:
@@ -69,9 +74,61 @@ def test_sizes_are_read_from_a_saved_configuration(tmp_path: Path) -> None:
     assert saved.total == size_of(ARCHITECTURES["gemma2"]).total  # type: ignore[union-attr]
 
 
+# Of the models' pages on the hub. Pythia's card gives the weights without embeddings; the others' pages the weights in all.
+BODIES = {
+    "EleutherAI/pythia-1.4b-deduped": 1_208_602_624,
+    "EleutherAI/pythia-2.8b-deduped": 2_517_652_480,
+    "EleutherAI/pythia-6.9b-deduped": 6_444_163_072,
+}
+TOTALS = {
+    "meta-llama/Meta-Llama-3-8B-Instruct": 8_030_261_248,
+    "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
+    "meta-llama/Llama-3.2-3B-Instruct": 3_212_749_824,
+    "mistralai/Mistral-7B-Instruct-v0.2": 7_241_732_096,
+    "HuggingFaceH4/mistral-7b-sft-beta": 7_241_732_096,
+    "google/gemma-2-9b-it": 9_241_705_984,
+    "google/gemma-2-2b-it": 2_614_341_888,
+}
+
+
+@pytest.mark.parametrize("name", [*BODIES, *TOTALS])
+def test_listed_models_have_the_weights_that_their_pages_state(name: str) -> None:
+    model = hub_models(ROOT).model(name)
+    assert model is not None
+    size = size_of(model.config)
+    assert size is not None
+    assert size.bytes_a_weight == 2
+    assert (size.body if name in BODIES else size.total) == {**BODIES, **TOTALS}[name]
+
+
+def test_a_model_is_listed_once_and_mistakes_are_named(tmp_path: Path) -> None:
+    names = [name for model in hub_models(ROOT).models for name in model.names]
+    assert len(names) == len(set(names))
+    assert hub_models(ROOT).model("nobody/nothing") is None
+    (tmp_path / "workflow").mkdir()
+    (tmp_path / "workflow/hub_models.yaml").write_text("models: [{names: [a/b], license: mit, evidence: read, config: {}}]")
+    with pytest.raises(UserError, match=r"^workflow/hub_models\.yaml: .*models\.0\.licence"):
+        hub_models(tmp_path)
+
+
+def test_a_fetched_configuration_stands_before_the_listed_one(tmp_path: Path) -> None:
+    (tmp_path / "workflow").mkdir()
+    listed = {"names": ["google/gemma-2-2b-it"], "licence": "x", "evidence": "read", "config": ARCHITECTURES["llama"]}
+    (tmp_path / "workflow/hub_models.yaml").write_text(json.dumps({"models": [listed]}))
+    (fetched,) = (a for a in plan(load_suite("pad", ROOT), ROOT).of_stage("model") if a.name == "gemma_2b")
+    facts = Facts(tmp_path)
+    assert facts.size(fetched) == size_of(ARCHITECTURES["llama"])
+    assert facts.listed == {"google/gemma-2-2b-it"}
+    AutoConfig.for_model(**ARCHITECTURES["gemma2"]).save_pretrained(tmp_path / fetched.path)
+    facts = Facts(tmp_path)
+    assert facts.size(fetched) == size_of(ARCHITECTURES["gemma2"])
+    assert facts.listed == set()
+
+
 def test_other_families_have_no_size() -> None:
     assert size_of({"model_type": "mamba", **SMALL}) is None
     assert size_of({"model_type": "llama", "hidden_size": 24}) is None
+    assert size_of({"model_type": "gpt_neox", "hidden_size": 24}) is None
 
 
 def test_constants_are_those_of_the_engines() -> None:

@@ -6,14 +6,14 @@ Imports are lazy, so that a stage pays for what it uses. Errors that a user can 
 import argparse
 import sys
 
-from prefdist.commands import bench, doctor, exports, judgements, results, suites, workflow
+from prefdist.commands import bench, doctor, exports, hub, judgements, published, results, suites, workflow
 from prefdist.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="prefdist", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="command")
-    for group in (workflow, suites, results, judgements, exports, bench, doctor):
+    for group in (workflow, suites, results, judgements, published, exports, hub, bench, doctor):
         group.add(commands)
     options = parser.parse_args(arguments)
     try:

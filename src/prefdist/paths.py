@@ -15,6 +15,8 @@ def project_root() -> Path:
 
 
 SUITES = Path("workflow/suites")
+PUBLISHED = Path("workflow/published")
+HUB_MODELS = Path("workflow/hub_models.yaml")
 ARTEFACTS = Path("artefacts")
 SCRATCH = Path("scratch")
 RESULTS = Path("results")

@@ -15,6 +15,7 @@ from prefdist.config_spl import SplSuite
 from prefdist.errors import UserError
 from prefdist.objectives.rows import ObjectiveRow
 from prefdist.paths import SUITES
+from prefdist.published.records import Work
 
 AnySuite = Suite | ExactSuite | AdlSuite | PadSuite | SplSuite
 KINDS: dict[str, type[Suite] | type[ExactSuite] | type[AdlSuite] | type[PadSuite] | type[SplSuite]] = {
@@ -92,4 +93,5 @@ def json_schemas() -> dict[str, str]:
     """The generated JSON schemas, by file name (workflow/schemas/)."""
     schemas = {kind: model.model_json_schema() for kind, model in KINDS.items()}
     schemas["objective"] = TypeAdapter(ObjectiveRow).json_schema()
+    schemas["published"] = Work.model_json_schema()
     return {f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}

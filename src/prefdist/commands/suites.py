@@ -13,6 +13,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     forecast.add_argument("suite")
     forecast.add_argument("--ablation", help="one ablation and what it needs")
     forecast.add_argument("--artefacts", action="store_true", help="list the artefacts instead, each with its inputs")
+    forecast.add_argument("--runs", action="store_true", help="what each run costs from nothing, and what sharing saves")
     where = forecast.add_mutually_exclusive_group()
     where.add_argument("--profile", default="slurm", help="folder of the cluster's profile, as snakemake --profile (slurm)")
     where.add_argument("--local", action="store_true", help="on this machine instead of the cluster")
@@ -43,10 +44,22 @@ def _plan(options: argparse.Namespace) -> None:
         _list(planned)
         return
     from prefdist.forecast.classes import Classes
-    from prefdist.forecast.forecast import Forecaster
+    from prefdist.forecast.forecast import Forecaster, has_gpu
     from prefdist.forecast.table import show
 
     classes = None if options.local else Classes(Path(options.profile), root)
+    if options.runs:
+        from prefdist.forecast.runs import runs_of
+        from prefdist.forecast.runs_table import show_runs
+        from prefdist.published.records import load_works
+
+        if options.ablation is not None:
+            raise UserError("--runs shows the runs of a whole suite; leave out --ablation")
+        stated = [cost for work in load_works(root) for cost in work.costs if cost.suite == options.suite]
+        unit = "CPU-h" if classes is None and not has_gpu() else "GPU-h"
+        runs = runs_of(Forecaster(root), planned, classes)
+        show_runs(runs, stated, f"{options.suite}: what each run costs from nothing, {unit}", unit)
+        return
     finals = [planned.final, *(ablation.final for ablation in planned.ablations.values())]
     title = f"{options.suite}{f', ablation {options.ablation}' if options.ablation else ''}"
     where = "on this machine" if classes is None else f"with --profile {options.profile}"

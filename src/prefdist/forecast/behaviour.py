@@ -119,7 +119,7 @@ def tax(a: Artefact, facts: Facts) -> Work:
     """Held-out references."""
     lengths, size = facts.lengths(a), facts.size(a.inputs[f"policy/{a.spec['seeds'][0]}"])
     texts = lengths.available("test", a.spec["texts"])
-    once = scored(size, texts, lengths.prompt, lengths.response(2**31), 1) + stored(texts, METRIC_BYTES)
+    once = scored(size, texts, lengths.prompt, facts.reference(a), 1) + stored(texts, METRIC_BYTES)
     return once * len(a.spec["seeds"])
 
 

@@ -17,7 +17,8 @@ _MINUTES = {"s": 1 / 60, "m": 1.0, "h": 60.0, "d": 1440.0}
 class JobClass:
     """A kind of job: its name and partition, its GPUs and CPUs, and the walltime of its first attempt in minutes.
 
-    `minutes` is None where there is no limit, or an expression says it when the job is submitted.
+    `minutes` is None where there is no limit, or an expression says it when the job is submitted. `is_local`: of this machine,
+    where all jobs are of one class.
     """
 
     name: str
@@ -25,6 +26,7 @@ class JobClass:
     gpus: int = 0
     cpus: int = 1
     minutes: float | None = None
+    is_local: bool = False
 
     @property
     def label(self) -> str:

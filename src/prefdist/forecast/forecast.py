@@ -28,16 +28,21 @@ class Line:
     disk: float | None
     why: str = ""
     made: Made | None = None
+    flops: float | None = None
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Lines of all artefacts of a plan, and the most jobs that run at once. `classes` is None for this machine."""
+    """Lines of all artefacts of a plan, and the most jobs that run at once. `classes` is None for this machine.
+
+    `listed`: models whose shapes are from workflow/hub_models.yaml, as they are not fetched.
+    """
 
     lines: list[Line]
     jobs: int
     classes: Classes | None
     free: int
+    listed: tuple[str, ...] = ()
 
     def of_state(self, state: State) -> list[Line]:
         return [line for line in self.lines if line.state == state]
@@ -70,15 +75,21 @@ class Forecaster:
 
     def forecast(self, plan: Plan, finals: Iterable[Artefact], classes: Classes | None) -> Forecast:
         """What a run that ends with `finals` costs on the cluster of a profile, or on this machine."""
-        local = JobClass("this machine", gpus=int(has_gpu()))
         made = {str(one.made.artefact.path): one for one in self.measured}
         lines = []
         for path, state in states(plan, finals, self.records).items():
             artefact = plan.artefacts[path]
-            job = classes.of(artefact.stage) if classes else local
+            job = classes.of(artefact.stage) if classes else local_class()
             lines.append(self._line(artefact, state, job, made.get(path) if state == "cached" else None))
-        free = shutil.disk_usage(self.root).free
-        return Forecast(lines, classes.jobs if classes else os.cpu_count() or 1, classes, free)
+        free, listed = shutil.disk_usage(self.root).free, tuple(sorted(self.facts.listed))
+        return Forecast(lines, classes.jobs if classes else os.cpu_count() or 1, classes, free, listed)
+
+    def from_nothing(self, plan: Plan, classes: Classes | None) -> list[Line]:
+        """What every artefact of a plan costs, as if nothing of it was made."""
+        return [
+            self._line(artefact, "to make", classes.of(artefact.stage) if classes else local_class(), None)
+            for artefact in plan.artefacts.values()
+        ]
 
     def _line(self, artefact: Artefact, state: State, job: JobClass, made: Measured | None) -> Line:
         kind = made.kind if made else "gpu" if job.gpus else "cpu"
@@ -90,8 +101,13 @@ class Forecaster:
         try:
             seconds = self.throughput.seconds(artefact, work, kind, without=lambda one: one.path == str(artefact.path))
         except UnknownWork as unknown:
-            return Line(artefact, state, job, None, disk, str(unknown), made.made if made else None)
-        return Line(artefact, state, job, seconds, disk, "", made.made if made else None)
+            return Line(artefact, state, job, None, disk, str(unknown), made.made if made else None, work.total_flops)
+        return Line(artefact, state, job, seconds, disk, "", made.made if made else None, work.total_flops)
+
+
+def local_class() -> JobClass:
+    """Of this machine, where there is no cluster."""
+    return JobClass("this machine", gpus=int(has_gpu()), is_local=True)
 
 
 def has_gpu() -> bool:

@@ -9,6 +9,7 @@ from rich.table import Table
 from prefdist.forecast.classes import JobClass
 from prefdist.forecast.forecast import Forecast, Line
 from prefdist.forecast.throughput import rates
+from prefdist.paths import HUB_MODELS
 from prefdist.plan.graph import STAGES
 
 WIDTH = 120
@@ -22,7 +23,7 @@ def show(forecast: Forecast, title: str, console: Console | None = None) -> None
     console.print(_jobs(forecast, title))
     for sentence in summary(forecast):
         console.print(sentence, highlight=False)
-    for sentence in _sources(forecast.of_state("to make")):
+    for sentence in sources(forecast.of_state("to make")):
         console.print(sentence, highlight=False)
     used = [line for line in forecast.lines if line.made is not None and line.seconds is not None]
     if used:
@@ -72,7 +73,7 @@ def source(lines: Sequence[Line]) -> str:
     return f"measured ({least}){f', to {larger:.0f}x larger' if larger > FAR else ''}{unknown}"
 
 
-def _sources(lines: Iterable[Line]) -> list[str]:
+def sources(lines: Iterable[Line]) -> list[str]:
     """What stands behind the rates of lines that nothing measured corrects."""
     unmeasured = {line.seconds.assumed for line in lines if line.seconds and not line.seconds.measured}
     kinds = {"defaults": "cpu", "assumed": "gpu"}
@@ -119,6 +120,8 @@ def summary(forecast: Forecast) -> list[str]:
     least = " or more" if any(line.disk is None for line in making) else ""
     said.append(f"disk: {bytes_text(need)}{least} to be added; {bytes_text(forecast.free)} are free")
     said.append(f"wall time: {duration(forecast.wall_seconds() / 3600)} or more, with {forecast.jobs} jobs at once")
+    if forecast.listed:
+        said.append(f"not fetched, shapes from {HUB_MODELS}: {', '.join(forecast.listed)}")
     unknown = [line for line in making if line.why]
     if unknown:
         said.append(f"unknown: {'; '.join(sorted({line.why for line in unknown}))}")

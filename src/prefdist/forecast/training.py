@@ -64,7 +64,7 @@ def learnt_from(artefact: Artefact, facts: Facts) -> Rows:
         return _questions(data, lengths.prompt, lengths.reference or 0.0)
     kind = data["kind"]
     if kind == "references":
-        return Rows(lengths.prompt, lengths.response(2**31), 1)
+        return Rows(lengths.prompt, facts.reference(artefact), 1)
     source = artefact.inputs["preferences" if "preferences" in artefact.inputs else "responses"]
     response = lengths.response(source.spec["max_response_tokens" if source.stage == "pairs" else "max_new_tokens"])
     n = {"chosen": 1, "rejected": 1, "both": 1, "teacher_responses": 1, "lists": data.get("n")}.get(kind, 2)

@@ -15,6 +15,7 @@ from typing import Any
 
 from prefdist.forecast.lengths import Lengths, lengths_of
 from prefdist.forecast.parameters import Size, size_of
+from prefdist.hub_models import hub_models
 from prefdist.plan.graph import Artefact
 
 ROWS, TOKENS = 512, 8192
@@ -85,15 +86,35 @@ SCORE_BYTES = 40
 
 
 class Facts:
-    """Sizes and lengths, looked up once; `root` is the checkout, in which a model's config.json and text may lie."""
+    """Sizes and lengths, looked up once; `root` is the checkout, in which a model's config.json and text may lie.
+
+    `listed` are the models of the hub that are not fetched, whose shapes workflow/hub_models.yaml gave.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.listed: set[str] = set()
         self._lengths: dict[str, Lengths] = {}
+
+    @property
+    def counted(self) -> bool:
+        """Whether all texts that were asked for are made, so that their tokens were counted."""
+        return all(lengths.counted for lengths in self._lengths.values())
 
     def lengths(self, artefact: Artefact) -> Lengths:
         """Of the text, prompts or problems that an artefact is made from."""
         return self.lengths_of(artefact.inputs["text" if "text" in artefact.inputs else "problems"])
+
+    def reference(self, artefact: Artefact) -> float:
+        """Tokens of a reference of its text; where none were counted, the limit that stored responses are cut at.
+
+        UnknownWork if there is neither.
+        """
+        lengths, text = self.lengths(artefact), artefact.inputs["text" if "text" in artefact.inputs else "problems"]
+        limit = text.spec.get("max_response_tokens")
+        if lengths.reference is None and limit is None:
+            raise UnknownWork(f"the references of {text.name} are not counted yet")
+        return lengths.response(2**31 if limit is None else limit)
 
     def lengths_of(self, text: Artefact) -> Lengths:
         """Of an artefact with a table of prompts."""
@@ -116,9 +137,13 @@ class Facts:
 
     def _stored(self, folder: Path, name: str) -> Size:
         file = folder / "config.json"
-        if not file.is_file():
+        if file.is_file():
+            return self._known(size_of(json.loads(file.read_text())), name)
+        listed = hub_models(self.root).model(name)
+        if listed is None:
             raise UnknownWork(f"{name} is not fetched yet")
-        return self._known(size_of(json.loads(file.read_text())), name)
+        self.listed.add(name)
+        return self._known(size_of(listed.config), name)
 
     def _known(self, size: Size | None, name: str) -> Size:
         if size is None:

@@ -13,8 +13,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from prefdist.artefacts import verify
+from prefdist.errors import UserError
 from prefdist.paths import SUITES
 from prefdist.plan import Plan
+from prefdist.published.document import PAGE, page
 from prefdist.results.marker import write_marker
 from prefdist.results.release import RECORD, SUITE, Release, folder_of, new_record
 from prefdist.results.values import values_digest
@@ -45,12 +47,25 @@ def _write(artefact: Path, release: Release) -> None:
     try:
         shutil.copytree(artefact, temporary, ignore=shutil.ignore_patterns(".snakemake*"))
         shutil.copyfile(release.root / SUITES / f"{release.suite}.yaml", temporary / SUITE)
+        if release.ablation is None:
+            _write_page(release, temporary)
         record = new_record(release.root, release, temporary)
         (temporary / RECORD).write_text(json.dumps(record, indent=1) + "\n")
         shutil.rmtree(release.path, ignore_errors=True)
         os.replace(temporary, release.path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_page(release: Release, content: Path) -> None:
+    """Published numbers beside the suite's, if there are any. A mistake in what was published keeps no tables back."""
+    try:
+        beside = page(release.root, release.suite, content)
+    except UserError as error:
+        print(f"prefdist: {release.folder} goes without {PAGE}: {error}", file=sys.stderr)
+        return
+    if beside is not None:
+        (content / PAGE).write_text(beside, encoding="utf-8")
 
 
 def _explain(planned: Release, local: Release) -> None:
