@@ -19,7 +19,7 @@ import torch
 
 from prefdist.errors import UserError
 from prefdist.sampling.vllm import process
-from prefdist.sampling.vllm.engine import only, seed
+from prefdist.sampling.vllm.engine import MEMORY, _share, only, seed
 from prefdist.sampling.vllm.process import VARIABLE, Process
 
 Start = Callable[..., Process]
@@ -247,3 +247,14 @@ def test_seeds() -> None:
 )
 def test_each_rank_has_its_own_gpu(device: torch.device | None, visible: str | None, shown: dict[str, str]) -> None:
     assert only(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}) == shown
+
+
+def test_the_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MEMORY, raising=False)
+    assert _share(0.4) == 0.4
+    monkeypatch.setenv(MEMORY, "0.25")
+    assert _share(0.4) == 0.25
+    for wrong in ("90%", "0", "1.5", "nan"):
+        monkeypatch.setenv(MEMORY, wrong)
+        with pytest.raises(UserError, match=f"{MEMORY}: '{wrong}' is no share"):
+            _share(0.4)

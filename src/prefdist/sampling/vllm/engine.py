@@ -67,13 +67,14 @@ class Vllm:
         check_model_folder(folder)
         self.folder = folder
         self.config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+        # A prompt without room for its response is the caller's to refuse, with the prompt's name.
+        self._longest = min(longest, getattr(self.config, "max_position_embeddings", longest))
         tokens = _LOGITS // self.config.vocab_size
         options: dict[str, Any] = {
             "model": str(folder.resolve()),
             "dtype": dtype,
-            # A prompt without room for its response is the caller's to refuse, with the prompt's name.
-            "max_model_len": min(longest, getattr(self.config, "max_position_embeddings", longest)),
-            "gpu_memory_utilization": float(os.environ.get(MEMORY, memory)),
+            "max_model_len": self._longest,
+            "gpu_memory_utilization": _share(memory),
             "max_num_seqs": _SEQUENCES,
             "max_num_batched_tokens": max(_SEQUENCES, min(8192, tokens)),
         }
@@ -98,7 +99,7 @@ class Vllm:
 
         UserError if log-probabilities are the same with and without it, although it was trained (its B is not zero).
         """
-        first, *rest = range(min(16, self.config.vocab_size))
+        first, *rest = range(min(16, self.config.vocab_size, self._longest))
         self.process.ask("adapt", folder=None)
         if folder is None:
             return
@@ -201,6 +202,19 @@ def _law(sampler: Sampler) -> dict[str, float]:
     if reason := vllm_lacks(sampler.temperature, sampler.top_p, sampler.min_p):
         raise UserError(reason)
     return {"temperature": sampler.temperature, "top_k": sampler.top_k, "top_p": sampler.top_p, "min_p": sampler.min_p}
+
+
+def _share(default: float) -> float:
+    given = os.environ.get(MEMORY, str(default))
+    try:
+        share = float(given)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise UserError(
+            f"{MEMORY}: {given!r} is no share of a GPU's memory; set it to a number above 0, at most 1, or unset it"
+        )
+    return share
 
 
 def _prepared(rank: int) -> int:
