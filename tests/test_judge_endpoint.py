@@ -332,23 +332,24 @@ def test_what_no_reply_came_of_counts_as_its_worst_case(tmp_path: Path, fault: F
 
 
 def test_what_the_endpoint_refuses_costs_nothing(tmp_path: Path) -> None:
-    """Four refusals of about 0.016 each, and then replies, under a ceiling that holds two of them."""
+    """Four refusals of about 0.016 each, under a ceiling that holds two: neither this run nor the next has paid for them."""
     inputs = pairs(tmp_path, 1)
     faults = iter([Fault(503), Fault(429), Fault(500), Fault(529)])
     with serving(lambda body: next(faults, None) or longer(body)) as server:
-        spec = endpoint(server.url, prices={**PRICES, "ceiling": 0.04}, attempts=5, concurrency=1)
+        spec = endpoint(server.url, prices={**PRICES, "ceiling": 0.04}, attempts=4, concurrency=1)
+        with pytest.raises(UserError, match="no reply in 4 attempts"):
+            judged(spec, inputs, tmp_path)
         judged(spec, inputs, tmp_path)
         assert len(server.bodies) == 6
-        # The replies are kept, and so is what they cost: without a word from the endpoint.
-        judged(spec, inputs, tmp_path)
-    assert len(server.bodies) == 6
 
 
-def test_without_usage_a_reply_costs_its_worst_case(tmp_path: Path) -> None:
+def test_without_usage_a_reply_costs_its_worst_case_and_money_is_set_aside_before(tmp_path: Path) -> None:
+    """Four threads, and money for two requests: the other two are not sent."""
     with serving(lambda body: completion(longer(body), tokens=None)) as server:
-        spec = endpoint(server.url, prices={**PRICES, "ceiling": 0.04}, concurrency=1)
+        spec = endpoint(server.url, prices={**PRICES, "ceiling": 0.04}, concurrency=4)
         with pytest.raises(UserError, match="2 of 12 replies are kept"):
             judged(spec, pairs(tmp_path), tmp_path)
+        assert len(server.bodies) == 2
 
 
 def test_requests_a_minute_and_concurrency_are_kept(tmp_path: Path) -> None:

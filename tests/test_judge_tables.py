@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from judge_inputs import KEY, endpoint, longer, pairs, write_answers, write_prompts
-from judge_servers import serving
+from judge_servers import completion, serving
 
 from prefdist import artefacts
 from prefdist.cli import main
@@ -177,8 +177,6 @@ def test_length_control_of_a_judged_run(tmp_path: Path) -> None:
     (folder / "df_gamed.csv").write_text("\n".join([header, *lines]) + "\n")
 
     def rule(body: Row) -> Row:
-        from judge_servers import completion
-
         p = 0.1 + 0.1 * int(body["messages"][-1]["content"].split("Do p")[1][0])
         return completion("m", logprobs={"m": p, "M": 0.0})
 

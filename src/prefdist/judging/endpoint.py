@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -96,27 +96,36 @@ class Endpoint:
 
     def _ask(self, questions: list[Question], journal: Journal) -> None:
         """All replies into the journal. The first failure stops the others; those under way end, and are kept."""
-        done, total = len(journal.replies), len(questions) + len(journal.replies)
-        progress = Progress("replies of the judge", total, done)
+        total = len(questions) + len(journal.replies)
         budget = Budget(self._settings.prices, journal.spent)
+        try:
+            with (
+                ChatClient(self._settings, budget, journal) as client,
+                ThreadPoolExecutor(self._settings.concurrency) as threads,
+            ):
+                starts = (threads.submit(client.complete, q.digest, q.body, self._max_tokens, q.what) for q in questions)
+                try:
+                    self._collect(starts, journal, budget, total)
+                finally:
+                    client.stopped.set()
+        except CeilingMet:
+            raise self._too_dear(budget, len(journal.replies), total) from None
+
+    def _collect(self, starts: Iterator[Future[Reply]], journal: Journal, budget: Budget, total: int) -> None:
+        """Keep `concurrency` requests under way until all have ended; the first error of one is raised."""
+        done = len(journal.replies)
+        progress = Progress("replies of the judge", total, done)
         unread = Unread(self._protocol, journal.replies.values())
-        with ChatClient(self._settings, budget, journal) as client, ThreadPoolExecutor(self._settings.concurrency) as threads:
-            starts = (threads.submit(client.complete, q.digest, q.body, self._max_tokens, q.what) for q in questions)
-            try:
+        unread.check(self._settings)
+        under_way = set(islice(starts, self._settings.concurrency))
+        while under_way:
+            ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            for future in ended:
+                unread.add(future.result())
                 unread.check(self._settings)
-                under_way = set(islice(starts, self._settings.concurrency))
-                while under_way:
-                    ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        unread.add(future.result())
-                        unread.check(self._settings)
-                        done += 1
-                    under_way |= set(islice(starts, len(ended)))
-                    progress.show(done, f"{budget.spent:.2f} spent" if budget.prices else "")
-            except CeilingMet:
-                raise self._too_dear(budget, done, total) from None
-            finally:
-                client.stopped.set()
+                done += 1
+            under_way |= set(islice(starts, len(ended)))
+            progress.show(done, f"{budget.spent:.2f} spent" if budget.prices else "")
 
     def _too_dear(self, budget: Budget, done: int, total: int) -> UserError:
         assert budget.prices is not None
