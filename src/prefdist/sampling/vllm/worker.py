@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 Message = dict[str, Any]
@@ -34,6 +35,7 @@ class Worker:
         fixed: Message = {"logprobs_mode": "processed_logprobs", "generation_config": "vllm", "skip_tokenizer_init": True}
         self._vllm = vllm
         self._llm = vllm.LLM(enforce_eager=eager, disable_log_stats=True, **fixed, **options)
+        self._adaptable = bool(options.get("enable_lora"))
         self._adapter: Any = None
         self._adapters = 0
 
@@ -63,7 +65,7 @@ class Worker:
             options = {"logprob_token_ids": following, "max_tokens": 1, "ignore_eos": True, "temperature": 1.0}
             wanted.append(self._parameters(prompt_logprobs=0 if start < len(ids) else None, **options))
         scored = []
-        for (ids, start, following), answer in zip(rows, self._generate(asked, wanted), strict=True):
+        for (ids, start, following), answer in zip(rows, self._scored(asked, wanted), strict=True):
             before = answer.prompt_logprobs
             inside = [before[t][ids[t]].logprob for t in range(start, len(ids))]
             found = answer.outputs[0].logprobs[0]
@@ -86,6 +88,12 @@ class Worker:
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
         self._llm.reset_prefix_cache()
         return {}
+
+    def _scored(self, asked: list[Any], wanted: list[Any]) -> Iterator[Any]:
+        """One after another where there are adapters: vLLM 0.32 mixes up which adapter a prompt's tokens belong to."""
+        size = 1 if self._adaptable else len(asked)
+        for start in range(0, len(asked), size):
+            yield from self._generate(asked[start : start + size], wanted[start : start + size])
 
     def _parameters(self, **options: Any) -> Any:
         return self._vllm.SamplingParams(detokenize=False, flat_logprobs=True, **options)
