@@ -7,7 +7,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     bench = commands.add_parser("bench", help="speed and memory of training, beside TRL's, and of divergences: results/bench")
     bench.add_argument("--rounds", type=int, default=3)
     bench.add_argument(
-        "--only", choices=("training", "divergences", "forecast"), help="one of the benches; forecast reads what suites used"
+        "--only",
+        choices=("training", "divergences", "forecast", "training_gpu"),
+        help="one of the benches; forecast reads what suites used, training_gpu is of a GPU and runs only by name",
     )
     bench.set_defaults(call=_bench)
 
@@ -20,8 +22,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from prefdist.bench import divergences, forecast, stage
+    from prefdist.bench import divergences, forecast, gpu, stage
 
+    if options.only == "training_gpu":
+        gpu.bench(rounds=options.rounds)
+        return
     if options.only == "forecast":
         forecast.bench()
         return
