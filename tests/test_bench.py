@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from prefdist.bench import (
     divergences,
+    gpu,
     measure_divergences,
     measure_logprobs,
     measure_own,
@@ -16,6 +18,7 @@ from prefdist.bench import (
     stage,
     workload,
 )
+from prefdist.data.order import batch_indices
 from prefdist.errors import UserError
 from prefdist.training.batch import PASS_TOKENS, Batch
 
@@ -131,3 +134,23 @@ def test_trl_does_the_same_work(work: workload.Workload, tmp_path: Path, monkeyp
         rows.append(as_row(name, found))
         loss, norm = report.gaps(rows, "prefdist", name)
         assert loss < 1e-5 and norm < 1e-4
+
+
+def test_without_a_gpu_its_bench_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no GPU is visible, and --only training_gpu measures one"):
+        gpu.bench(rounds=1)
+
+
+def test_utilisation_counts_what_is_sent_through_the_model(work: workload.Workload) -> None:
+    """6 operations a weight and token: with shared prompts fewer tokens than TRL's rows have, which the speed counts."""
+    found = {"wall_seconds": 2.0, "peak_gpu_mib": 7, "losses": [0.7, 0.6], "grad_norm": 1.0}
+    own, trl = (gpu.measures(work, 10**9, kind, found, "NVIDIA H100 80GB HBM3") for kind in ("own", "trl"))
+    batch = work.batch(2)
+    chosen = [i for step in range(gpu.WARM, gpu.STEPS) for i in batch_indices(len(batch), 32, step, 0)]
+    prompts = sum(len(batch.prompts[i]) for i in chosen)
+    answers = sum(len(y) for i in chosen for y in batch.responses[i])
+    assert own["tokens_per_second"] == trl["tokens_per_second"] == round((2 * prompts + answers) / 2)
+    assert own["flops_utilisation"] == pytest.approx(3e9 * (prompts + answers) / 989e12, abs=1e-4)
+    assert trl["flops_utilisation"] == pytest.approx(3e9 * (2 * prompts + answers) / 989e12, abs=1e-4)
+    assert gpu.measures(work, 10**9, "own", found, "another GPU")["flops_utilisation"] == ""

@@ -4,6 +4,8 @@ import resource
 import time
 from pathlib import Path
 
+import torch
+
 MIB = 1024 * 1024
 
 
@@ -31,3 +33,8 @@ def peak_memory() -> int:
         kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(kib) // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // MIB  # macOS counts bytes
+
+
+def peak_gpu_memory() -> int:
+    """Most that tensors of this process took on its GPU so far, in MiB; 0 without one."""
+    return torch.cuda.max_memory_allocated() // MIB if torch.cuda.is_available() else 0

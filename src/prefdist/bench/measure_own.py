@@ -18,7 +18,7 @@ from prefdist.tokens import Packed, pack
 from prefdist.training.batch import Dataset, Share
 from prefdist.training.learner import Learner
 from prefdist.training.loop import Stream, train
-from prefdist.training.parallel import Parallel
+from prefdist.training.parallel import Parallel, checkpoint_activations
 from prefdist.training.terms import objective_term
 
 BETA = 0.2
@@ -46,12 +46,14 @@ def measure(
     batch_size: int,
     micro_batch_size: int,
     seed: int,
+    precision: str = "float32",
+    gradient_checkpointing: bool = False,
 ) -> dict[str, Any]:
     """Train for `steps` optimiser steps; the first `warm` are not timed. Loss of each step and first gradient norm.
 
     `shared`: rows of a prompt with all its responses, as the project trains; otherwise a row a response.
     """
-    policy = load_policy(work.model(model))
+    policy = load_policy(work.model(model), "cuda" if torch.cuda.is_available() else "cpu")
     clock = Clock()
     clock.mark()
     examples = work.batch(responses)
@@ -59,6 +61,9 @@ def measure(
     examples = replace(examples, columns={"reference": torch.stack(logps)})
     clock.mark()
     learner = Learner(policy) if shared else _RowAResponse(policy)
+    learner.precision = precision
+    if gradient_checkpointing:
+        checkpoint_activations(learner)
     with tempfile.TemporaryDirectory() as scratch:
         log = train(
             Parallel(learner),

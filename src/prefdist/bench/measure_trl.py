@@ -28,6 +28,7 @@ def measure(
     batch_size: int,
     micro_batch_size: int,
     seed: int,
+    use_cpu: bool = True,
 ) -> dict[str, Any]:
     """Train for `steps` optimiser steps; the first `warm` are not timed. Loss of each step and first gradient norm."""
     from datasets import Dataset
@@ -41,7 +42,7 @@ def measure(
     with tempfile.TemporaryDirectory() as scratch:
         settings = DPOConfig(
             output_dir=scratch,
-            use_cpu=True,
+            use_cpu=use_cpu,
             beta=BETA,
             learning_rate=LEARNING_RATE,
             max_steps=steps,

@@ -64,13 +64,13 @@ def check_same_work(rows: list[Row]) -> None:
                 )
 
 
-def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One measurement in a fresh process, on the CPU, without network, its caches inside `folder`."""
+def run(spec: dict[str, Any], folder: Path, *, gpu: bool = False) -> dict[str, Any]:
+    """One measurement in a fresh process, on the CPU or the first GPU, without network, its caches inside `folder`."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(THREADS),
         "TOKENIZERS_PARALLELISM": "false",
-        "CUDA_VISIBLE_DEVICES": "",
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] if gpu else "",
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(folder / "cache"),
     }
@@ -106,9 +106,13 @@ def _speed(work: Workload, plan: list[tuple[str, System]], rounds: int, steps: i
             }
 
 
-def timed_tokens(work: Workload, responses: int, steps: int, warm: int) -> int:
-    """Useful tokens of the timed steps: the same number for every system, however it lays its rows out."""
-    counts = workload.useful_tokens(work.batch(responses))
+def timed_tokens(work: Workload, responses: int, steps: int, warm: int, *, shared: bool = False) -> int:
+    """Useful tokens of the timed steps: the same number for every system, however it lays its rows out.
+
+    `shared`: those of rows that hold a prompt once.
+    """
+    batch = work.batch(responses)
+    counts = batch.lengths() if shared else workload.useful_tokens(batch)
     return sum(counts[i] for s in range(warm, steps) for i in batch_indices(len(counts), BATCH_SIZE, s, 0))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from prefdist.bench import measure_logprobs, measure_own, measure_trl, profile, workload
-from prefdist.bench.clock import peak_memory
+from prefdist.bench.clock import peak_gpu_memory, peak_memory
 
 THREADS = 2
 """Of both sides; the environment of the process sets the same number for libraries that read it at their start."""
@@ -28,7 +28,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     if kind == "logprobs":
         return measure_logprobs.measure(**options)
     work = workload.load(Path(spec["folder"]))
-    return {**TRAININGS[kind](work, spec["model"], **options), "peak_mib": peak_memory()}
+    return {**TRAININGS[kind](work, spec["model"], **options), "peak_mib": peak_memory(), "peak_gpu_mib": peak_gpu_memory()}
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     bench.add_argument("--rounds", type=int, default=3)
     bench.add_argument(
         "--only",
-        choices=("training", "divergences", "forecast", "vllm"),
-        help="one of the benches; forecast reads what suites used; vllm, which needs vLLM, runs only when named",
+        choices=("training", "divergences", "forecast", "vllm", "training_gpu"),
+        help="one of the benches; forecast reads what suites used; vllm and training_gpu (of a GPU) run only when named",
     )
     bench.set_defaults(call=_bench)
 
@@ -22,8 +22,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from prefdist.bench import divergences, forecast, stage, vllm
+    from prefdist.bench import divergences, forecast, gpu, stage, vllm
 
+    if options.only == "training_gpu":
+        gpu.bench(rounds=options.rounds)
+        return
     if options.only == "forecast":
         forecast.bench()
         return
