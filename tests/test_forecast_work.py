@@ -36,6 +36,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen2": {"model_type": "qwen2", **SMALL},
     "qwen3": {"model_type": "qwen3", **SMALL, "head_dim": 8},
     "gemma2": {"model_type": "gemma2", **SMALL, "head_dim": 8},
+    "pythia": {"model_type": "gpt_neox", **{key: value for key, value in SMALL.items() if key != "num_key_value_heads"}},
 }
 
 
