@@ -195,7 +195,9 @@ def test_groups_are_submitted_together(tmp_path: Path) -> None:
     assert classes.submissions({"train": 3, "evaluate": 4, "calibrate": 1}) == 3 + 2
 
 
-@pytest.mark.parametrize("suite", ["pad", "pad_testbed", "testbed", "arithmetic", "exact", "spl", "spl_best_of_n", "tldr", "chat"])
+@pytest.mark.parametrize(
+    "suite", ["pad", "pad_testbed", "testbed", "arithmetic", "exact", "spl", "spl_best_of_n", "tldr", "chat"]
+)
 @pytest.mark.parametrize("local", [True, False])
 def test_tables_fit_the_terminal(checkout: Path, suite: str, local: bool) -> None:
     planned = plan(load_suite(suite, ROOT), ROOT)

@@ -57,7 +57,7 @@ def test_sizes_are_those_of_built_models(name: str) -> None:
     size = size_of(config)
     assert size is not None
     assert size.total == sum(parameter.numel() for parameter in model.parameters())
-    assert size.body == sum(parameter.numel() for name, parameter in model.model.named_parameters() if "embed" not in name)
+    assert size.body == sum(parameter.numel() for name, parameter in model.base_model.named_parameters() if "embed" not in name)
     assert size.predicts == model.lm_head.weight.numel()
 
 
