@@ -202,7 +202,8 @@ class Plain:
 
     def prompt(self, text: str) -> list[int]:
         turn = [{"role": "user", "content": text}]
-        ids = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+        options = {"return_dict": False, "date_string": "26 Jul 2024"}  # Llama-3's default, where a template has a date
+        ids = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, **options)
         bos = self.tokenizer.bos_token_id
         return list(ids) if ids[0] == bos else [bos, *ids]
 

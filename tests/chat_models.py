@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPTNeoXConfig,
@@ -142,6 +144,17 @@ def mistral_folder(path: Path, *, hidden: int = 16, seed: int = 0, template: str
     codec = mistral_tokenizer(template)
     shape = _shape(codec, hidden) | {"sliding_window": None, "head_dim": hidden // 4}
     return _saved(path, MistralForCausalLM, MistralConfig(**shape | config), codec, seed)
+
+
+def incline_to_end(path: Path, end: str) -> Path:
+    """Make a saved model end about one of ten answers at every token: random ones hardly ever do. Returns `path`."""
+    codec = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
+    with torch.no_grad():
+        hidden = model.base_model(codec(" ".join(TEXTS), return_tensors="pt").input_ids).last_hidden_state[0].mean(0)
+        model.get_output_embeddings().weight[codec.convert_tokens_to_ids(end)] = 4 * hidden / hidden.square().sum()
+    model.save_pretrained(path)
+    return path
 
 
 def _shape(codec: Any, hidden: int) -> dict[str, Any]:

@@ -195,7 +195,9 @@ def test_groups_are_submitted_together(tmp_path: Path) -> None:
     assert classes.submissions({"train": 3, "evaluate": 4, "calibrate": 1}) == 3 + 2
 
 
-@pytest.mark.parametrize("suite", ["pad", "pad_testbed", "testbed", "arithmetic", "exact", "spl", "spl_best_of_n"])
+@pytest.mark.parametrize(
+    "suite", ["pad", "pad_testbed", "testbed", "arithmetic", "exact", "spl", "spl_best_of_n", "tldr", "chat"]
+)
 @pytest.mark.parametrize("local", [True, False])
 def test_tables_fit_the_terminal(checkout: Path, suite: str, local: bool) -> None:
     planned = plan(load_suite(suite, ROOT), ROOT)
@@ -210,6 +212,8 @@ def test_tables_fit_the_terminal(checkout: Path, suite: str, local: bool) -> Non
         "pad": "google/gemma-2-9b-it",
         "spl": "mistralai/Mistral-7B-Instruct-v0.2",
         "spl_best_of_n": "mistral-7b-sft-beta",
+        "tldr": "EleutherAI/pythia-6.9b-deduped",
+        "chat": "meta-llama/Meta-Llama-3-8B-Instruct",
     }
     assert all((f"{model} is not fetched yet" in said) == (suite == of) for of, model in unknown.items())
     assert ("documents of the benchmarks gsm8k, mmlu," in said) == (suite == "spl")

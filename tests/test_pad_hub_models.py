@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from chat_models import TEXTS, gemma2_folder, llama3_folder
+from chat_models import TEXTS, gemma2_folder, incline_to_end, llama3_folder
 from conftest import plain_logps
 from safetensors.torch import load_file
 from test_pad_plan import PATH, committed
@@ -39,13 +39,7 @@ def tiny_model(name: str, folder: Path) -> Path:
     tokenizer.add_tokens(sorted(set(re.findall(r"\w{4,}", TEMPLATES["judge"].question))))
     out = maker(folder / name, **options, vocab_size=len(tokenizer), max_position_embeddings=2048)
     tokenizer.save_pretrained(out)
-    model = AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager")
-    end = tokenizer.convert_tokens_to_ids("<end_of_turn>" if "gemma" in name else "<|eot_id|>")
-    with torch.no_grad():
-        hidden = model.base_model(tokenizer(" ".join(TEXTS), return_tensors="pt").input_ids).last_hidden_state[0].mean(0)
-        model.get_output_embeddings().weight[end] = 4 * hidden / hidden.square().sum()
-    model.save_pretrained(out)
-    return out
+    return incline_to_end(out, "<end_of_turn>" if "gemma" in name else "<|eot_id|>")
 
 
 def write_prompts(folder: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 from conftest import World, plain_logps
 from torch import Tensor, nn
 
-from prefdist.config import Optimisation, Rollouts
+from prefdist.config import Optimisation, RewardUse, Rollouts
+from prefdist.data import tables
 from prefdist.logprobs import packed_logprobs
 from prefdist.objectives import load
 from prefdist.sampling import engine
@@ -65,6 +66,25 @@ def test_a_function_of_seed_and_step(make_source: MakeSource) -> None:
     assert not set(visited[0].ids) & set(visited[1].ids)
     assert visited[4].responses != visited[0].responses
     assert make_source(**options, seed=1).batch(5).responses != direct.responses
+
+
+def test_rewards_are_used_as_the_run_says(make_source: MakeSource) -> None:
+    """r̂ times the factor; of responses without an end the given value, times the factor too."""
+    plain = make_source().batch(0)
+    used = make_source(reward=RewardUse(scale=2.0, unfinished=-1.0)).batch(0)
+    assert used.responses == plain.responses
+    ends = torch.tensor([[y[-1] in make_source().stop_ids for y in ys] for ys in plain.responses])
+    assert ends.any() and not ends.all()
+    expected = torch.where(ends, 2 * plain.columns["scores"], torch.tensor(-2.0))
+    torch.testing.assert_close(used.columns["scores"], expected, rtol=0, atol=0)
+
+
+def test_prompts_are_those_of_their_own_table_where_there_is_one(world: World) -> None:
+    """All training prompts of the text, and not only those of the pairs."""
+    found = examples.prompts({"prompts": world.folder("text"), "preferences": world.folder("preferences")}, world.codec)
+    rows = tables.read_table(world.folder("text") / "prompts.parquet", tables.PROMPTS)
+    expected = {row["prompt_id"]: world.codec.prompt(row["prompt"]) for row in rows if row["split"] == "train"}
+    assert dict(found) == expected and len(found) == len(expected) > 48
 
 
 def test_every_place_has_numbers_of_its_own(make_source: MakeSource, world: World) -> None:
