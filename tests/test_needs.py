@@ -14,12 +14,17 @@ from prefdist.needs import examine_suite
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the checkout on a machine that may reach the hub and has no token."""
+    """A copy of the checkout on a machine that may reach the hub, has no token, and room for everything."""
     root = copy(tmp_path / "checkout")
     monkeypatch.chdir(root)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    set_free(monkeypatch, 10**18)
     return root
+
+
+def set_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free})())
 
 
 def chat(root: Path, old: str = "", new: str = "") -> dict[str, str]:
@@ -62,7 +67,7 @@ def test_a_local_model_is_looked_at(checkout: Path) -> None:
 
 
 def test_a_full_disk_is_said(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    set_free(monkeypatch, 1000)
     assert "make room, or work on another file system" in chat(checkout)["disk"]
 
 
