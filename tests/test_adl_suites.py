@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from changed_suites import changed, committed
 from checkouts import ROOT, copy
 from test_pad_plan import jobs
 
-from prefdist import suites
 from prefdist.config_adl import AdlSuite
 from prefdist.errors import UserError
 from prefdist.exports.sources import closure
@@ -19,26 +18,8 @@ from prefdist.plan import STAGES, Artefact, Plan, plan
 PAPER = ("tldr", "chat")
 
 
-def committed(name: str) -> dict[str, Any]:
-    mapping = yaml.safe_load((ROOT / f"workflow/suites/{name}.yaml").read_text())
-    assert isinstance(mapping, dict)
-    return mapping
-
-
 def parsed(name: str, **changes: Any) -> AdlSuite:
-    """A committed suite with other values at keys joined by slashes; None removes a key."""
-    mapping = committed(name)
-    for keys, value in changes.items():
-        node = mapping
-        *parents, last = keys.split("/")
-        for key in parents:
-            node = node.setdefault(key, {})
-        node[last] = value
-        if value is None:
-            del node[last]
-    suite = suites.parse_suite(mapping, Path(f"workflow/suites/{name}.yaml"))
-    assert isinstance(suite, AdlSuite)
-    return suite
+    return changed(name, AdlSuite, **changes)
 
 
 def planned(name: str, **changes: Any) -> Plan:

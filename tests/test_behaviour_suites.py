@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from changed_suites import changed, committed
 from checkouts import copy
 from hypothesis import given
 from hypothesis import strategies as st
 from test_pad_plan import jobs
 
-from prefdist import suites
 from prefdist.config_spl import SplSuite
 from prefdist.errors import UserError
 from prefdist.exact.closed_forms import optimum
@@ -26,26 +25,8 @@ SMOKE = "spl_smoke"
 PAPER = ("spl", "spl_best_of_n", "spl_best_of_n_math")
 
 
-def committed(name: str) -> dict[str, Any]:
-    mapping = yaml.safe_load((ROOT / f"workflow/suites/{name}.yaml").read_text())
-    assert isinstance(mapping, dict)
-    return mapping
-
-
 def parsed(name: str, **changes: Any) -> SplSuite:
-    """A committed suite with other values at dotted keys; None removes a key."""
-    mapping = committed(name)
-    for keys, value in changes.items():
-        node = mapping
-        *parents, last = keys.split("/")
-        for key in parents:
-            node = node.setdefault(key, {})
-        node[last] = value
-        if value is None:
-            del node[last]
-    suite = suites.parse_suite(mapping, Path(f"workflow/suites/{name}.yaml"))
-    assert isinstance(suite, SplSuite)
-    return suite
+    return changed(name, SplSuite, **changes)
 
 
 def planned(name: str = SMOKE, **changes: Any) -> Plan:
