@@ -6,14 +6,17 @@ transformers alone, one unpadded sequence at a time.
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from behaviour_inputs import NATS, Made, Plain, metric, named, read, ultrafeedback, write_parquet
+from changed_suites import committed
 from chat_models import TEXTS, incline_to_end, llama3_folder, neox_folder
-from test_adl_suites import committed
+from judge_inputs import longer
+from judge_servers import serving
 from test_pad_hub_models import make
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -86,9 +89,20 @@ def write_datasets(folder: Path) -> dict[str, str]:
     return {name: str(folder / name) for name in [*files, "alpaca_eval"]}
 
 
-def shrunk(name: str, folder: Path) -> AdlSuite:
-    """A committed suite on the files of `folder`: all of its sections, runs of each method, small numbers."""
+def shrunk(name: str, folder: Path, endpoint: str) -> AdlSuite:
+    """A committed suite on the files of `folder`: all of its sections, runs of each method, small numbers.
+
+    Summaries are judged by an endpoint, answers in a chat by the reward model.
+    """
     mapping = committed(name)
+    if name == "tldr":
+        judge = {"kind": "endpoint", "base_url": endpoint, "model": "judge", "key_variable": None}
+        mapping["evaluation"]["sets"]["tldr"]["judging"]["judge"] = judge
+    else:
+        mapping["evaluation"]["sets"]["alpaca_eval"]["judging"] = {
+            "judge": {"kind": "reward_model"},
+            "runs": ["base", "distill"],
+        }
     datasets = write_datasets(folder / "datasets")
     mapping["seeds"] = [0]
     mapping["runs"] = {run: mapping["runs"][run] for run in KEPT[name]}
@@ -142,10 +156,11 @@ def reward_folder(folder: Path) -> Path:
 
 
 def made(name: str, folder: Path) -> Made:
-    found = plan(shrunk(name, folder), folder)
-    root = folder / "made"
-    for final in (found, *found.ablations.values()):
-        make(root, final.final)
+    with serving(longer) as server:
+        found = plan(shrunk(name, folder, server.url), folder)
+        root = folder / "made"
+        for final in (found, *found.ablations.values()):
+            make(root, final.final)
     return root, found
 
 
@@ -253,6 +268,22 @@ def test_the_tables_of_tldr(tldr: Made) -> None:
         assert f"| 2.8b-{run} |" in section
 
 
+def test_a_judge_who_likes_long_summaries(tldr: Made) -> None:
+    """Of the first sample of three, in both orders; equal lengths are one win and one loss."""
+    root, found = tldr
+    judged = named(found, "judge", "2.8b-distill-tldr-0")
+    references = {
+        row["prompt_id"]: row["reference"] for row in read(root, judged.inputs["prompts"], "prompts.parquet", tables.PROMPTS)
+    }
+    draws = read(root, judged.inputs["answers"], "draws.parquet", tables.DRAWS)
+    longer_by = {row["prompt_id"]: len(row["text"]) - len(references[row["prompt_id"]]) for row in draws if row["sample"] == 0}
+    expected = {name: 0.5 if difference == 0 else float(difference > 0) for name, difference in longer_by.items()}
+    assert metric(root, judged, "win_rate") == expected and len(expected) == 3
+    rows = [row for row in read(root, found.final, "metrics.parquet", tables.METRICS) if row["metric"] == "tldr/win_rate"]
+    assert {row["prompt_id"]: row["value"] for row in rows if row["run"] == "2.8b-distill"} == expected
+    assert len({row["run"] for row in rows}) == 7, "six runs on 2.8b, of which one is on 1.4b, too"
+
+
 def test_fine_tuning_moves_all_weights_and_adapters_the_named_ones(tldr: Made) -> None:
     root, found = tldr
     model, start, tuned = (
@@ -329,3 +360,23 @@ def test_only_the_first_turn_of_mt_bench_is_asked(chat: Made) -> None:
     rows = read(root, named(found, "prompts", "llama3-mt_bench"), "prompts.parquet", tables.PROMPTS)
     assert [(row["prompt"], row["reference"]) for row in rows] == [(text, "") for text in TEXTS[3:6]]
     assert not metric(root, named(found, "alignment", "llama3-dpo"), "mt_bench/reward_gain")
+
+
+def test_a_reward_model_judges_chats(chat: Made) -> None:
+    """σ(r̂(answer) − r̂(reference)), mean over the samples."""
+    root, found = chat
+    judged = named(found, "judge_local", "llama3-distill-alpaca_eval-0")
+    plain, scorer = (
+        Plain(root / judged.inputs["answers"].inputs["policy"].path),
+        Classifier(root / judged.inputs["reward_model"].path),
+    )
+    prompts = {row["prompt_id"]: row for row in read(root, judged.inputs["prompts"], "prompts.parquet", tables.PROMPTS)}
+    expected: dict[str, float] = {}
+    for row in read(root, judged.inputs["answers"], "draws.parquet", tables.DRAWS):
+        prompt = prompts[row["prompt_id"]]
+        ids = plain.prompt(prompt["prompt"])
+        end = plain.tokenizer.convert_tokens_to_ids("<|eot_id|>")
+        reference = [*plain.tokenizer(prompt["reference"], add_special_tokens=False).input_ids, end]
+        margin = scorer.reward(ids, row["token_ids"]) - scorer.reward(ids, reference)
+        expected[row["prompt_id"]] = expected.get(row["prompt_id"], 0.0) + 1 / (1 + math.exp(-margin)) / 3
+    assert metric(root, judged, "win_rate") == pytest.approx(expected, abs=NATS)

@@ -87,6 +87,20 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("tldr", {"evaluation/sets": {}}, ["evaluation.sets", "at least 1"]),
     ("tldr", {"evaluation/sets/tldr/revision": None}, ["evaluation.sets.tldr: dataset: cleanrl/", "give revision"]),
     ("chat", {"evaluation/sets/mt_bench/format": "mtbench"}, ["evaluation.sets.mt_bench.format", "'mtbench'"]),
+    ("tldr", {"evaluation/sets/tldr/judging/runs": ["dpoo"]}, ["evaluation.sets.tldr.judging.runs: 'dpoo' is not one of base"]),
+    ("tldr", {"evaluation/sets/tldr/judging/protocol": "mt_bench"}, ["judging: protocol: mt_bench judges two turns"]),
+    ("tldr", {"evaluation/sets/tldr/judging/protocol": None}, ["judging: protocol: an endpoint needs one of tldr"]),
+    ("tldr", {"evaluation/sets/tldr/judging/judge/prices": None}, ["prices: an endpoint with a key costs money"]),
+    (
+        "tldr",
+        {"evaluation/sets/tldr/judging": {"judge": {"kind": "known", "gamma": 1.0}}},
+        ["evaluation.sets.tldr.judging: judge.kind: known is the judge of a testbed"],
+    ),
+    (
+        "chat",
+        {"evaluation/sets/arena_hard/judging": {"judge": {"kind": "reward_model"}}},
+        ["evaluation.sets.arena_hard: judging.against: arena_hard has no answers to compare with; set it to base"],
+    ),
     ("tldr", {"ablations/entropy/base": "12b"}, ["ablations.entropy.base: '12b' is not one of"]),
     (
         "tldr",
@@ -178,6 +192,7 @@ def expected_jobs(mapping: dict[str, Any]) -> dict[str, int]:
     sources = [mapping["pairs"], *sets.values(), *([mapping["demonstrations"]] if fine_tuned else [])]
     trained = seeds * len(runs) + (bases * seeds if "reward_model" in mapping else 0) + (bases if fine_tuned else 0)
     laws = 2 * len(runs) + bases  # a common one and its own; those of π₀ are the same
+    judged = [run for of_set in sets.values() if "judging" in of_set for run in of_set["judging"]["runs"]]
     return {
         "dataset": len({source["dataset"] for source in sources}),
         "model": bases + ("external_reward_model" in mapping),
@@ -187,6 +202,7 @@ def expected_jobs(mapping: dict[str, Any]) -> dict[str, int]:
         "train": trained,
         "draws": seeds * len(sets) * laws,
         "alignment": len(runs) + bases,
+        "judge": seeds * bases * len(judged),
         "ablation": len(mapping["ablations"]),
         "publish_ablation": len(mapping["ablations"]),
         "adl_results": 1,
@@ -244,6 +260,24 @@ def test_answers_have_a_common_law_and_their_own() -> None:
     assert keys == {f"tldr/{seed}" for seed in (0, 1, 2)}, "equal random numbers for all policies"
     chat = named(planned("chat"), "alignment", "llama3-dpo").inputs["draws/mt_bench/own/1"]
     assert chat.spec["law"] == {"temperature": 0.8, "top_p": 0.9} and chat.name == "llama3-dpo-mt_bench-t0.8_p0.9-1"
+
+
+def test_judges_are_asked_about_what_runs_say_by_their_own_law() -> None:
+    made = planned("tldr")
+    asked = named(made, "judge", "2.8b-pmle-tldr-1")
+    assert asked.inputs["answers"].path == named(made, "alignment", "2.8b-pmle").inputs["draws/tldr/own/1"].path
+    assert asked.inputs["prompts"].path == named(made, "prompts", "2.8b-tldr").path and set(asked.inputs) == {
+        "answers",
+        "prompts",
+    }
+    assert made.final.inputs["judged/2.8b-pmle/tldr/1"].path == asked.path
+    judging = {"judge": {"kind": "reward_model"}, "against": "base", "samples": 2}
+    local = planned("tldr", **{"evaluation/sets/tldr/judging": judging})
+    assert not local.of_stage("judge")
+    assert len(local.of_stage("judge_local")) == len(local.of_stage("alignment")) * 3, "everybody, π₀ too, and every seed"
+    found = named(local, "judge_local", "2.8b-pmle-tldr-1")
+    assert found.inputs["baseline"].path == named(local, "alignment", "2.8b-base").inputs["draws/tldr/own/1"].path
+    assert found.inputs["reward_model"].path == named(local, "train", "2.8b-reward_model-seed1").path
 
 
 # ---- what artefacts have in common -----------------------------------------------------------------------------------

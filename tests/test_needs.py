@@ -14,11 +14,12 @@ from prefdist.needs import examine_suite
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the checkout on a machine that may reach the hub, has no token, and room for everything."""
+    """A copy of the checkout on a machine that may reach the hub, has no token but a judge's key, and room for everything."""
     root = copy(tmp_path / "checkout")
     monkeypatch.chdir(root)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
     set_free(monkeypatch, 10**18)
     return root
 
@@ -50,6 +51,16 @@ def test_a_gated_model_needs_a_token(checkout: Path, monkeypatch: pytest.MonkeyP
     assert not chat(checkout) and main(["doctor", "chat"]) == 0
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert len(chat(checkout)) == 6
+
+
+def test_a_judge_needs_its_key(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not any(what.startswith("key of the judge") for what in chat(checkout))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    found = chat(checkout)["key of the judge gpt-4-1106-preview"]
+    assert found.endswith("OPENAI_API_KEY is not set; export it, or remove the suite's sections judging")
+    monkeypatch.setenv("OPENAI_API_KEY", "never-shown")
+    main(["doctor", "chat"])
+    assert "never-shown" not in capsys.readouterr().out
 
 
 def test_a_local_model_is_looked_at(checkout: Path) -> None:

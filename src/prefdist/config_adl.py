@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from prefdist.config import TRANSFORMERS, VERSION, Engine, Optimisation, Run, Strict, check_objective, vllm_lacks
+from prefdist.config_judge import Judging, KnownJudge
 from prefdist.config_pad import StoredModel
 from prefdist.config_spl import BASE, Source
 
@@ -96,11 +97,37 @@ class AdlRun(Run):
     decoding: Decoding = Decoding()
 
 
+class SetJudging(Judging):
+    """Who judges each run's answers, drawn by its own law."""
+
+    against: Literal["reference", "base"] = Field("reference", description="the dataset's own answers, or those of π₀")
+    runs: list[str] | None = Field(None, description="whose answers, on every base; default: π₀'s and all runs'")
+
+    @model_validator(mode="after")
+    def _available(self) -> "SetJudging":
+        if isinstance(self.judge, KnownJudge):
+            raise ValueError("judge.kind: known is the judge of a testbed; take endpoint or reward_model")
+        if self.protocol == "mt_bench":
+            raise ValueError("protocol: mt_bench judges two turns, and a set has one; take another protocol")
+        return self
+
+
 class EvaluationSet(Answered):
     """Prompts that all policies answer."""
 
     split: str = Field("test", description="the dataset's name")
     prompts: int = Field(gt=0)
+    judging: SetJudging | None = Field(None, description="who says which answers are better; default: nobody")
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "EvaluationSet":
+        if self.judging and self.judging.against == "reference" and self.format in _QUESTIONS_ONLY:
+            raise ValueError(f"judging.against: {self.format} has no answers to compare with; set it to base")
+        return self
+
+
+_QUESTIONS_ONLY = ("mt_bench", "arena_hard")
+"""Formats without answers."""
 
 
 class AdlEvaluation(Strict):
@@ -176,6 +203,9 @@ class AdlSuite(Strict):
             self._reward_model(self.reward_model)
         if self.demonstrations is not None:
             self._demonstrations(self.demonstrations)
+        for name, of_set in self.evaluation.sets.items():
+            for run_name in (of_set.judging.runs or []) if of_set.judging else []:
+                self._known(f"evaluation.sets.{name}.judging.runs", run_name, {BASE: None, **self.runs})
         for name, ablation in self.ablations.items():
             self._known(f"ablations.{name}.base", ablation.base, self.bases)
             for run_name in ablation.runs.values():
@@ -213,5 +243,5 @@ class AdlSuite(Strict):
             raise ValueError(f"demonstrations.objective: {error}") from error
         if row.family != "likelihood":
             raise ValueError(f"demonstrations.objective: {demonstrations.objective} learns from more than answers; take sft")
-        if demonstrations.format in ("mt_bench", "arena_hard"):
+        if demonstrations.format in _QUESTIONS_ONLY:
             raise ValueError(f"demonstrations.format: {demonstrations.format} has no answers to learn from")

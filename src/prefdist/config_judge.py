@@ -83,6 +83,7 @@ class Judging(Strict):
         "both", description="both: every pair is shown in both orders; drawn: in one, as AlpacaEval does"
     )
     order_seed: int = Field(0, description="of drawn orders")
+    samples: int | None = Field(None, gt=0, description="answers a prompt that are judged, the first ones; default: all")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Judging":

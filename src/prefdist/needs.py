@@ -1,10 +1,11 @@
 """What a suite still lacks before anything is computed: `prefdist doctor <suite>`.
 
 Of every model and dataset that the suite names: its licence, whether its commit is chosen, whether it may be fetched, and of
-what is on this machine already whether template, PAD and vocabulary fit. And the disk. Nothing is fetched and no machine
-is asked.
+what is on this machine already whether template, PAD and vocabulary fit. Keys of judges, and the disk. Nothing is fetched and
+no machine is asked.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def examine_suite(name: str, root: Path) -> list[Finding]:
     suite = load_suite(name, root)
     made, terms = plan(suite, root), dict(_terms(suite.model_dump()))
     sources = [*made.of_stage("model"), *made.of_stage("dataset")]
-    return [*(_source(name, artefact, terms, root) for artefact in sources), _disk(made, root)]
+    return [*(_source(name, artefact, terms, root) for artefact in sources), *_keys(made), _disk(made, root)]
 
 
 def _terms(node: Any) -> Iterator[tuple[str, tuple[str, bool]]]:
@@ -80,6 +81,16 @@ def _trouble(folder: Path, spec: dict[str, Any]) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def _keys(made: Plan) -> Iterator[Finding]:
+    """Of judges behind an endpoint: the variables that are to hold their keys, which are never shown."""
+    judges = [artefact.spec["judge"] for artefact in made.of_stage("judge")]
+    for variable in dict.fromkeys(judge["key_variable"] for judge in judges if judge["key_variable"] is not None):
+        models = ", ".join(dict.fromkeys(judge["model"] for judge in judges if judge["key_variable"] == variable))
+        there = bool(os.environ.get(variable, "").strip())
+        text = f"key of the judge {models}: {variable}"
+        yield Finding(there, text if there else f"{text} is not set; export it, or remove the suite's sections judging")
 
 
 def _disk(made: Plan, root: Path) -> Finding:

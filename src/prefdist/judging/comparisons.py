@@ -59,18 +59,18 @@ def lengths(comparison: Comparison) -> Row:
     return {"length_answer": len(comparison.answer.text), "length_baseline": None if baseline is None else len(baseline.text)}
 
 
-def read_pairs(inputs: dict[str, Path]) -> list[Comparison]:
+def read_pairs(inputs: dict[str, Path], samples: int | None = None) -> list[Comparison]:
     """Every answer of `answers` beside one of `baseline`, or beside its prompt's reference where there is no such input.
 
-    Sample k meets the baseline's sample k, or its only one.
+    samples: a prompt's first answers, so many; None for all. Sample k meets the baseline's sample k, or its only one.
 
     Raises:
         UserError: a prompt, a baseline or a reference is missing, or numbers of samples do not fit.
     """
-    prompts, answers = _prompts(inputs["prompts"]), read_answers(inputs["answers"])
-    others = read_answers(inputs["baseline"]) if "baseline" in inputs else None
+    prompts, answers = _prompts(inputs["prompts"]), read_answers(inputs["answers"], samples)
+    others = read_answers(inputs["baseline"], samples) if "baseline" in inputs else None
     found = []
-    for prompt_id, samples in answers.items():
+    for prompt_id, drawn in answers.items():
         prompt = _of(prompts, prompt_id, inputs["prompts"], inputs["answers"])
         if others is None:
             if not prompt["reference"]:
@@ -81,37 +81,37 @@ def read_pairs(inputs: dict[str, Path]) -> list[Comparison]:
             beside = [Answer(prompt["reference"])]
         else:
             beside = list(_of(others, prompt_id, inputs["baseline"], inputs["answers"]).values())
-        if len(beside) not in (1, len(samples)):
+        if len(beside) not in (1, len(drawn)):
             raise UserError(
                 f"{inputs['baseline']}: prompt {prompt_id!r} has {len(beside)} samples, {inputs['answers']} has "
-                f"{len(samples)}; draw as many, or one"
+                f"{len(drawn)}; draw as many, or one"
             )
-        for k, (sample, answer) in enumerate(samples.items()):
+        for k, (sample, answer) in enumerate(drawn.items()):
             found.append(Comparison(prompt_id, sample, prompt["prompt"], answer, beside[k if len(beside) > 1 else 0]))
     return found
 
 
-def read_dialogues(inputs: dict[str, Path]) -> list[Comparison]:
+def read_dialogues(inputs: dict[str, Path], samples: int | None = None) -> list[Comparison]:
     """Answers of two turns: `answers` to `prompts`, and `second_answers` to `second_prompts`, with the same names and samples.
 
-    References, where a prompt has one, are right answers.
+    samples: a prompt's first answers, so many; None for all. References, where a prompt has one, are right answers.
 
     Raises:
         UserError: a prompt or an answer of either turn is missing.
     """
     prompts, second_prompts = _prompts(inputs["prompts"]), _prompts(inputs["second_prompts"])
-    answers, second = read_answers(inputs["answers"]), read_answers(inputs["second_answers"])
+    answers, second = (read_answers(inputs[role], samples) for role in ("answers", "second_answers"))
     found = []
-    for prompt_id, samples in answers.items():
+    for prompt_id, drawn in answers.items():
         first = _of(prompts, prompt_id, inputs["prompts"], inputs["answers"])
         follow = _of(second_prompts, prompt_id, inputs["second_prompts"], inputs["answers"])
         replies = _of(second, prompt_id, inputs["second_answers"], inputs["answers"])
-        if list(replies) != list(samples):
+        if list(replies) != list(drawn):
             raise UserError(
                 f"{inputs['second_answers']}: prompt {prompt_id!r} has samples {list(replies)}, its first turn "
-                f"{list(samples)}; draw the second turn again"
+                f"{list(drawn)}; draw the second turn again"
             )
-        for sample, answer in samples.items():
+        for sample, answer in drawn.items():
             found.append(
                 Comparison(
                     prompt_id,
@@ -127,8 +127,11 @@ def read_dialogues(inputs: dict[str, Path]) -> list[Comparison]:
     return found
 
 
-def read_answers(folder: Path) -> dict[str, dict[int, Answer]]:
-    """prompt_id -> sample -> answer, of draws.parquet or else responses.parquet. UserError if there is none."""
+def read_answers(folder: Path, samples: int | None = None) -> dict[str, dict[int, Answer]]:
+    """prompt_id -> sample -> answer, of draws.parquet or else responses.parquet; `samples`: the first ones of each prompt.
+
+    UserError if there is none.
+    """
     file = folder / "draws.parquet"
     if file.is_file():
         rows = tables.read_table(file, tables.DRAWS)
@@ -138,7 +141,9 @@ def read_answers(folder: Path) -> dict[str, dict[int, Answer]]:
     found: dict[str, dict[int, Answer]] = {}
     for row in rows:
         ended = row["finish_reason"] == "stop"
-        found.setdefault(row["prompt_id"], {})[row["sample"]] = Answer(row["text"], tuple(row["token_ids"]), ended)
+        of_prompt = found.setdefault(row["prompt_id"], {})
+        if samples is None or len(of_prompt) < samples:
+            of_prompt[row["sample"]] = Answer(row["text"], tuple(row["token_ids"]), ended)
     if not found:
         raise UserError(f"{file}: no answer in it; run the stage that writes it again")
     return found

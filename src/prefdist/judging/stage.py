@@ -39,7 +39,8 @@ class Judge(Protocol):
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
     """Goes on behind replies that an earlier run has kept. UserErrors of reading and judging: comparisons.py, endpoint.py."""
     judging = judging_of(spec)
-    comparisons = read_dialogues(inputs) if judging.protocol == "mt_bench" else read_pairs(inputs)
+    read = read_dialogues if judging.protocol == "mt_bench" else read_pairs
+    comparisons = read(inputs, judging.samples)
     judgements = judge_of(judging, inputs, scratch.with_name(REPLIES)).judge(comparisons)
     rows = [comparison.row() for comparison in comparisons]
     metrics, found = measured(spec, rows, judgements, inputs.get("alpaca_eval"))

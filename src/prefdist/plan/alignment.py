@@ -12,6 +12,8 @@ from prefdist.plan.rows import read_row
 from prefdist.plan.trainings import Trainings
 
 MEASURE = "alignment"
+JUDGED = "judged"
+"""Role of judgements among the inputs of results: judged/<policy>/<set>/<seed>."""
 
 
 class Alignment:
@@ -117,11 +119,32 @@ class Alignment:
         }
         return Artefact(MEASURE, policy, spec, inputs)
 
+    def judgements(self, policy: str) -> dict[str, Artefact]:
+        """What judges say of a policy's own answers, by set and seed."""
+        base, run = self.suite.policies[policy]
+        found = {}
+        for name, of_set in self.suite.evaluation.sets.items():
+            judging = of_set.judging
+            if judging is None or run not in (judging.runs or [BASE, *self.suite.runs]):
+                continue
+            for seed in self.suite.seeds:
+                inputs = {"prompts": self._set(base, name), "answers": self.draws(policy, name, self.suite.decoding(run), seed)}
+                if judging.against == "base":
+                    inputs["baseline"] = self.draws(f"{base}-{BASE}", name, self.suite.decoding(BASE), seed)
+                local = judging.judge.kind == "reward_model"
+                if local:
+                    inputs["reward_model"] = self.trainings[base].reward_model(seed)
+                spec = {"run": policy, "seed": seed, **judging.model_dump(exclude={"against", "runs"})}
+                stage = "judge_local" if local else "judge"
+                found[f"{name}/{seed}"] = Artefact(stage, f"{policy}-{name}-{seed}", spec, inputs)
+        return found
+
     def results(self) -> Artefact:
         suite = self.suite
         inputs = {"text": self.trainings[next(iter(suite.bases))].text}
         inputs |= {f"{MEASURE}/{policy}": self.measure(policy) for policy in suite.policies}
         for policy in suite.policies:
+            inputs |= {f"{JUDGED}/{policy}/{which}": artefact for which, artefact in self.judgements(policy).items()}
             if suite.policies[policy][1] != BASE:
                 inputs |= {f"policy/{policy}/{seed}": self.model(policy, seed) for seed in suite.seeds}
         spec = {

@@ -10,10 +10,12 @@ from prefdist.results.metrics_behaviour import bare, main_metrics, specs
 from prefdist.results.tables import CAPTION, Cell, MetricSpec, main_table, markdown_table, write_csv
 
 MEASURE = "alignment"
+JUDGED = "judged"
 _ABOUT = (
     "KL and entropy: of answers at one temperature, common to all methods. Own decoding: by the run's own law, for policy and "
     "π₀ alike; such columns do not compare between runs of different laws. r̂ is the run's reward model, whose zero is "
-    "arbitrary; the reference is the dataset's own answer to the prompt."
+    "arbitrary; the reference is the dataset's own answer to the prompt. A judge compares answers of the own decoding, in both "
+    "orders where it says so; replies that cannot be read are missing and counted."
 )
 
 

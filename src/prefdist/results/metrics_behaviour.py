@@ -72,7 +72,21 @@ _ANSWERS = (
     MetricSpec("length", "length", "tokens", decimals=1),
     MetricSpec("unfinished", "no EOS", "%", scale=100, decimals=1),
 )
-ALIGNMENT = (*_ANSWERS, *(replace(spec, key=f"{spec.key}_own", title=f"{spec.title}, own decoding") for spec in _ANSWERS))
+_JUDGED = (
+    MetricSpec("win_rate", "judge's win rate", "%", "higher", scale=100, decimals=1),
+    MetricSpec("length_controlled", "at equal lengths", "%", "higher", scale=100, decimals=1),
+    MetricSpec("length_controlled_plain", "at equal lengths, by lengths alone", "%", "higher", scale=100, decimals=1),
+    MetricSpec("position_agreement", "both orders agree", "%", "higher", scale=100, decimals=1),
+    MetricSpec("first_shown_wins", "the first shown wins", "%", scale=100, decimals=1),
+    MetricSpec("unparsable", "replies not read", "%", "lower", scale=100, decimals=1),
+)
+JUDGED_METRICS = frozenset(spec.key for spec in _JUDGED)
+"""What a judge says of a policy's own answers to a set (judging/measures.py)."""
+ALIGNMENT = (
+    *_JUDGED,
+    *_ANSWERS,
+    *(replace(spec, key=f"{spec.key}_own", title=f"{spec.title}, own decoding") for spec in _ANSWERS),
+)
 """By set of prompts: of answers at the common decoding, and at the policy's own."""
 TAX = (MetricSpec("text_nll", "−log π of text, a token", "nats", "lower", decimals=3),)
 
@@ -82,7 +96,7 @@ _MAIN = {
     "calibration": ("accuracy", "nll", "brier"),
     "best_of_n": ("pass_at_1",),
     "tax": ("text_nll",),
-    "alignment": ("reward_gain", "kl", "reward_gain_own", "kl_own", "length"),
+    "alignment": ("win_rate", "reward_gain", "kl", "reward_gain_own", "kl_own", "length"),
 }
 _TERMINAL = (
     *("win_rate_base", "reward_apart", "embedding_distance", "self_bleu", "pass_at_1", "tpm_win", "accuracy", "text_nll"),
