@@ -122,6 +122,16 @@ def test_tokens_follow_the_law(sampler: Sampler, vllm: Vllm, model: Any) -> None
     assert p_value(behind, sampler.law(token_laws(model, [*PROMPTS[0], likeliest], [0]))[0]) > 1e-3
 
 
+@pytest.mark.parametrize("folder", ["qwen2"], indirect=True)
+def test_more_prompts_than_a_pass_takes(vllm: Vllm, model: Any) -> None:
+    """300 of 36 tokens, where a pass has 8 192: a prompt that is cut in two must not lose its seed."""
+    prompts = random_ids(*[36] * 300, seed=9)
+    drawn = sample(vllm, prompts, list(map(str, range(300))), num_samples=1, max_new_tokens=3, stop_ids=[])
+    ours = sequences.response_logps(model, prompts, [[s.token_ids for s in samples] for samples in drawn], pad_id=0)
+    found = [samples[0].logp for samples in drawn]
+    assert found == pytest.approx(torch.cat(ours).tolist(), abs=3 * TOLERANCE)
+
+
 def test_what_vllm_cannot_do(vllm: Vllm) -> None:
     options: dict[str, Any] = {"num_samples": 1, "max_new_tokens": 2, "stop_ids": [3]}
     with pytest.raises(UserError, match=r"min_p: 0.1 with top_p 0.9.* set one of them"):

@@ -42,6 +42,7 @@ class LLM:
         os.write(1, b"and from C\\n")
         {}
 """
+OPTIONS: dict[str, Any] = {"max_num_batched_tokens": 8, "max_model_len": 8}
 RUN_WITH = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_path(sys.argv[1], run_name='__main__')"
 
 
@@ -98,7 +99,7 @@ def test_a_command_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interpreter_without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, sys.executable)
     with pytest.raises(UserError, match=r"refused .start.: ModuleNotFoundError: No module named 'vllm'"):
-        Process({"model": "m"})
+        Process(OPTIONS)
 
 
 # ---- talking ---------------------------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ def test_long_messages_both_ways(program: Callable[[str], None]) -> None:
 
 def test_what_vllm_prints_is_no_answer(stub: Callable[[str], None]) -> None:
     stub("")
-    worker = Process({"model": "m"})
+    worker = Process(OPTIONS)
     assert worker.about == {"version": "0.0.stub"}
     assert "babble on stdout" in worker._tail() and "and from C" in worker._tail()
     worker.close()
@@ -128,7 +129,7 @@ def test_what_vllm_prints_is_no_answer(stub: Callable[[str], None]) -> None:
 def test_an_error_of_vllm_is_told_and_survived(stub: Callable[[str], None]) -> None:
     """The message and the end of the log; the worker can still be asked."""
     stub("")
-    worker = Process({"model": "m"})
+    worker = Process(OPTIONS)
     for _ in range(2):
         with pytest.raises(
             UserError, match=r"refused \(score\): AttributeError: 'LLM' object has no .*'generate'(.|\n)*babble"
@@ -143,7 +144,7 @@ def test_an_error_of_vllm_is_told_and_survived(stub: Callable[[str], None]) -> N
 def test_death_while_it_starts(stub: Callable[[str], None]) -> None:
     stub("os._exit(7)")
     with pytest.raises(UserError, match=r"process died \(exit status 7\); the end of its log:(.|\n)*and from C"):
-        Process({"model": "m"})
+        Process(OPTIONS)
 
 
 def test_death_at_work(program: Callable[[str], None]) -> None:
@@ -199,7 +200,9 @@ def test_it_ends_with_its_client(end: str, stub: Callable[[str], None], tmp_path
     pid = tmp_path / "pid"
     told = f"open({str(pid) + '.new'!r}, 'w').write(str(os.getpid())); os.rename({str(pid) + '.new'!r}, {str(pid)!r})"
     stub(f"{told}; time.sleep({600 if end.startswith('killed') else 0})")
-    source = "kept = Process({'model': 'm'})" + ("; raise ValueError" if end == "by an exception" else "")
+    source = "kept = Process({'max_num_batched_tokens': 8, 'max_model_len': 8})" + (
+        "; raise ValueError" if end == "by an exception" else ""
+    )
     client = subprocess.Popen([sys.executable, "-c", CLIENT.format(source)], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
     while not pid.exists() and time.monotonic() < until:

@@ -29,6 +29,9 @@ class Worker:
         eager = not torch.cuda.is_available()
         if eager:
             os.environ["TORCH_COMPILE_DISABLE"] = "1"  # read when vLLM imports the compiler
+            # vLLM 0.32 turns a seed back by a token when it has cut a prompt in two; generators of CPUs cannot, and it fails.
+            whole = max(options["max_num_batched_tokens"], options["max_model_len"])
+            options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": whole}
         import vllm
 
         # After temperature and filters: of tokens drawn, the log of the law that they were drawn from.
