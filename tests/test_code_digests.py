@@ -13,6 +13,7 @@ SEAMS = {
     "bench/worker.py",  # each measurement pays for one side only
     "commands",  # a command pays only for what it uses
     "config.py",  # objective rows are read while a suite is checked
+    "config_adl.py",  # the same
     "config_pad.py",  # the same
     "training/terms.py",  # the KL surrogate; plan.py names its module for regularised rows
 }

@@ -57,8 +57,8 @@ def test_a_local_model_is_looked_at(checkout: Path) -> None:
     good = llama3_folder(checkout / "good")
     assert f"model {good}" not in chat(checkout, str(plain), str(good))
     config = json.loads((good / "config.json").read_text())
-    (good / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
-    assert "config.json has vocab_size 300, but the tokenizer" in chat(checkout)[f"model {good}"]
+    (good / "config.json").write_text(json.dumps(config | {"vocab_size": 100}))
+    assert "config.json has vocab_size 100, but the tokenizer" in chat(checkout)[f"model {good}"]
 
 
 def test_a_full_disk_is_said(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
