@@ -17,7 +17,7 @@ from prefdist.sampling import engine
 from prefdist.sampling.engine import sample
 from prefdist.scoring.sequences import response_logps
 from prefdist.tokens import Packed
-from prefdist.training import examples
+from prefdist.training import examples, rollouts
 from prefdist.training.batch import Share
 from prefdist.training.learner import Learner
 from prefdist.training.loop import Stream, train
@@ -118,6 +118,32 @@ def test_independent_of_batching(make_source: MakeSource, monkeypatch: pytest.Mo
     together = make_source().batch(0)
     monkeypatch.setattr(engine, "ROWS", 1)
     assert make_source().batch(0).responses == together.responses
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_rollout_is_scored_in_passes_that_bound_memory(
+    more: int, make_source: MakeSource, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In passes of few rows, also where other processes need more of them; whitened advantages are of the whole rollout."""
+    options = {"objective": load("reverse_kl_ppo"), "rollouts": {"epochs": 2}}
+    together = make_source(Learner(world.policy("target"), world.reward_model()), **options).batch(0)
+    lengths = together.lengths()
+    monkeypatch.setattr(rollouts, "TOKENS", 2 * max(lengths))
+    widths, forward = [], Learner.forward
+
+    def counted(self: Learner, packed: Packed, temperature: float) -> dict[str, torch.Tensor]:
+        widths.append(packed.input_ids.numel())
+        return forward(self, packed, temperature)
+
+    monkeypatch.setattr(Learner, "forward", counted)
+    source = make_source(Learner(world.policy("target"), world.reward_model()), passes=lambda count: count + more, **options)
+    apart = source.batch(0)
+    assert apart.responses == together.responses and len(widths) - more >= 3
+    assert max(widths) <= 2 * max(lengths)
+    assert apart.columns.keys() == together.columns.keys()
+    for name, column in together.columns.items():
+        # Rows are padded to another length: log-probabilities of about 10 nats carry 1e-6 each, and advantages sum some.
+        torch.testing.assert_close(apart.columns[name], column, rtol=1e-5, atol=3e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from prefdist.config import RewardUse, Rollouts
 from prefdist.data.order import batch_indices
@@ -19,6 +20,9 @@ from prefdist.sampling.engine import Sample, sample
 from prefdist.sampling.law import Sampler
 from prefdist.training.batch import Batch, Share
 from prefdist.training.learner import Learner
+
+TOKENS = 65_536
+"""Tokens of a rollout that are scored in one pass, padding included."""
 
 
 class RolloutSource:
@@ -43,13 +47,14 @@ class RolloutSource:
         reward: RewardUse | None = None,
         objective: Objective | None = None,
         total: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        passes: Callable[[int], int] = lambda count: count,
         sample: Callable[..., list[list[Sample]]] = sample,
     ) -> None:
         self.learner, self.prior, self.prompts, self.settings = learner, prior, prompts, settings
         self.batch_size, self.seed, self.share = batch_size, seed, share
         self.pad_id, self.stop_ids = pad_id, stop_ids
         self.reward_model, self.reward = reward_model, reward or RewardUse()
-        self.objective, self.total, self.sample = objective, total, sample
+        self.objective, self.total, self.passes, self.sample = objective, total, passes, sample
         self.updates = settings.minibatches * settings.epochs
         self._rollout: Batch | None = None
         self._drawn = (-1, "")
@@ -114,18 +119,47 @@ class RolloutSource:
         return self.reward.scale * rewards
 
     def _columns(self, batch: Batch) -> dict[str, Tensor]:
-        device = next(self.learner.parameters()).device
-        packed = batch.packed(self.pad_id).to(device)
+        """What the objective needs of a rollout, in passes that bound memory."""
+        parts = _parts(batch.lengths())
+        scored = [self._scored(batch.select(part)) for part in parts]
+        for _ in range(self.passes(len(parts)) - len(parts)):  # others have more, and a sharded learner needs all of us
+            self._scored(batch.select(parts[-1]))
+        longest = max(len(y) for ys in batch.responses for y in ys)
+        columns = {name: torch.cat([_widened(part[name], longest) for part in scored]) for name in scored[0]}
+        prepare = getattr(self.objective, "prepare", None)
+        if prepare is not None:
+            given = {**columns, "mask": batch.packed(self.pad_id).mask.to(columns["reference"].device)}
+            del columns["values"]
+            columns |= prepare({"old": columns["old"], "reference": columns["reference"]}, given, self.total)
+        return {name: column.cpu() for name, column in columns.items()}
+
+    def _scored(self, batch: Batch) -> dict[str, Tensor]:
+        """Under π₀ and the reward model, and, where later steps or the objective need it, under policy and critic."""
+        packed = batch.packed(self.pad_id).to(next(self.learner.parameters()).device)
         temperature = self.settings.temperature
         with self.learner.autocast():  # what is subtracted from the policy's log-probabilities is computed as they are
             columns = {"reference": packed_logprobs(self.prior, packed, temperature=temperature)}
             if self.reward_model is not None:
                 columns["scores"] = self._used(self.reward_model.rewards(packed), batch)
-        prepare = getattr(self.objective, "prepare", None)
-        if self.updates > 1 or prepare is not None:
+        if self.updates > 1 or hasattr(self.objective, "prepare"):
             outputs = self.learner(packed, temperature)
             columns["old"] = outputs["policy"]
-            if prepare is not None:
-                given = {**columns, "mask": packed.mask, "values": outputs["values"]}
-                columns |= prepare({"old": columns["old"], "reference": columns["reference"]}, given, self.total)
-        return {name: column.cpu() for name, column in columns.items()}
+            if "values" in outputs:
+                columns["values"] = outputs["values"]
+        return columns
+
+
+def _parts(lengths: Sequence[int]) -> list[range]:
+    """Rows of one pass each: as many as TOKENS holds when padded to the longest of them, one at least."""
+    parts, start, longest = [], 0, 0
+    for i, length in enumerate(lengths):
+        if i > start and max(longest, length) * (i + 1 - start) > TOKENS:
+            parts.append(range(start, i))
+            start, longest = i, 0
+        longest = max(longest, length)
+    return [*parts, range(start, len(lengths))]
+
+
+def _widened(column: Tensor, longest: int) -> Tensor:
+    """Token columns [R, n, T] with zeros up to the longest response of the rollout."""
+    return pad(column, (0, longest - column.shape[-1])) if column.dim() == 3 else column

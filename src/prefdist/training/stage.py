@@ -160,6 +160,7 @@ def _streams(
         reward=RewardUse.model_validate(spec.get("reward", {})),
         objective=on_policy,
         total=parallel.sum,
+        passes=parallel.passes,
         **sampled,
     )
     streams.append(Stream(source, ([objective_term(on_policy)] if on_policy else []) + penalty, rollouts.temperature))
