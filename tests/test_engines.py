@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from prefdist.code import import_closure
 from prefdist.config import Rollouts, vllm_lacks
-from prefdist.config_pad import Samples
+from prefdist.config_pad import Questions, Samples
 from prefdist.config_spl import BestOfN, Draws
 from prefdist.errors import UserError
 from prefdist.plan import Artefact, Plan, plan
@@ -20,6 +20,7 @@ SECTIONS: dict[type, dict[str, Any]] = {
     Rollouts: {"max_new_tokens": 8},
     Samples: {"n": 2, "draws": 4, "max_new_tokens": 8},
     Draws: {"prompts": 2, "max_new_tokens": 8},
+    Questions: {"kind": "n_way"},
     BestOfN: {"problems": {"source": "world", "problems": 2}, "max_new_tokens": 8},
 }
 

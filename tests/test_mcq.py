@@ -17,6 +17,7 @@ from teacher_inputs import (
     write_teacher,
     write_text,
 )
+from vllm_models import needs_vllm
 
 from prefdist.data import tables
 from prefdist.data.tokenizer import train_tokenizer
@@ -164,3 +165,22 @@ def test_templates_do_not_read_their_values() -> None:
     for template in TEMPLATES:
         assert "{options}" in question_text(template, "{options}", ["{prompt}", "{letter}"])
         assert question_text(template, "p", ["{prompt}", "x"]).count("{prompt}") == 1
+
+
+@pytest.mark.vllm
+@needs_vllm
+def test_answers_by_vllm(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Every option's probability, that of None, and their mass: as transformers gives them in float32."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 1024}
+    asked = inputs | {"teacher": write_teacher(tmp_path / "teacher", **sizes)}
+    found = []
+    for engine in ("transformers", "vllm"):
+        out = tmp_path / engine
+        out.mkdir()
+        mcq.run(SPEC | {"engine": engine}, asked, out, tmp_path / "scratch")
+        found.append(tables.read_table(out / "questions.parquet", tables.QUESTIONS))
+    assert len(found[1]) == 3 * len(PROMPTS)
+    for own, row in zip(*found, strict=True):
+        assert (row["prompt_id"], row["order"], row["options"]) == (own["prompt_id"], own["order"], own["options"])
+        for key in ("p_options", "p_none", "mass"):
+            assert row[key] == pytest.approx(own[key], rel=1e-4), key  # a log-probability differs by less

@@ -116,6 +116,7 @@ class Questions(Strict):
     orders: Literal["all", "cyclic", "fixed"] = Field("cyclic", description="orders of the options that are asked")
     template: Literal["short", "judge"] = "short"
     longest: int | None = Field(None, gt=0, description="characters of a response that are shown; the rest is an ellipsis")
+    engine: Engine = TRANSFORMERS
 
 
 class Reward(Strict):

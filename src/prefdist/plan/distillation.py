@@ -73,7 +73,7 @@ class Distillation:
     def questions(self, responses: Artefact, teacher: str, asked: Questions, n: int) -> Artefact:
         spec = {**asked.model_dump(), "n": n, "dtype": self._dtype(teacher)}
         inputs = {"text": self.text, "responses": responses, "teacher": self.model(teacher)}
-        return Artefact("questions", f"{teacher}-{asked.kind}{n}-{responses.name}", spec, inputs)
+        return Artefact("questions", f"{teacher}-{asked.kind}{n}-{responses.name}", spec, inputs, engine_code(spec))
 
     def _reward_inputs(self, reward: Reward, responses: Artefact, teacher: str, n: int) -> dict[str, Artefact]:
         """What a reward is computed from: only what its alpha needs."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefdist.config import TRANSFORMERS
 from prefdist.data import tables
 from prefdist.errors import UserError
-from prefdist.models import load_frozen
+from prefdist.sampling.engines import Source, opened, write_about
 from prefdist.scoring.candidates import RESPONSES, Candidates, check_lengths, read_candidates
 from prefdist.scoring.questions import identifier_ids, orders, question_text
-from prefdist.scoring.sequences import response_logps
 from prefdist.scoring.shards import sharded
 from prefdist.tokens import TextCodec
 
@@ -52,16 +52,17 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     ]
     lengths = [len(question.ids) for question in questions]
     check_lengths(teacher, [question.prompt_id for question in questions], lengths, "question")
-    model = load_frozen(teacher, spec["dtype"])
-    rows = sharded(
-        questions,
-        lengths,
-        lambda part: _answers(model, codec, identifiers, part),
-        per_shard=SHARD,
-        schema=tables.QUESTIONS,
-        scratch=scratch,
-        what="questions asked",
-    )
+    with opened(spec.get("engine", TRANSFORMERS), teacher, max(lengths) + 1, spec["dtype"]) as source:
+        rows = sharded(
+            questions,
+            lengths,
+            lambda part: _answers(source, codec, identifiers, part),
+            per_shard=SHARD,
+            schema=tables.QUESTIONS,
+            scratch=scratch,
+            what="questions asked",
+        )
+        write_about(source.about, out)
     tables.write_table(out / "questions.parquet", rows, tables.QUESTIONS)
     shutil.rmtree(scratch, ignore_errors=True)
 
@@ -70,10 +71,9 @@ def _ids(codec: TextCodec, spec: dict[str, Any], item: Candidates, options: tupl
     return codec.prompt(question_text(spec["template"], item.prompt, [item.texts[i] for i in options], spec["longest"]))
 
 
-def _answers(model: Any, codec: TextCodec, identifiers: list[list[int]], part: list[Question]) -> list[Row]:
-    # Each token is a response of its own, so that one pass over a question gives all of them.
-    tokens = [[i] for ids in identifiers for i in ids]
-    found = response_logps(model, [question.ids for question in part], [tokens] * len(part), pad_id=codec.pad_id)
+def _answers(source: Source, codec: TextCodec, identifiers: list[list[int]], part: list[Question]) -> list[Row]:
+    tokens = [i for ids in identifiers for i in ids]
+    found = source.next_logps(source.model, [question.ids for question in part], tokens)
     rows = []
     for question, logps in zip(part, found, strict=True):
         each = iter(logps.double().exp().tolist())

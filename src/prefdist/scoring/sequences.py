@@ -29,6 +29,12 @@ def response_logps(
     return _in_batches(score, model, prompts, responses, pad_id)
 
 
+def next_logps(model: Any, prompts: Sequence[Ids], tokens: Ids) -> Tensor:
+    """log π of each of `tokens` as the next one behind each prompt [prompts, tokens] float32, such as a question's letters."""
+    # Each token is a response of its own, so that one pass over a prompt gives all of them.
+    return torch.stack(response_logps(model, prompts, [[[token] for token in tokens]] * len(prompts), pad_id=0))
+
+
 def response_logps_and_ends(
     model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], *, pad_id: int
 ) -> list[Tensor]:
