@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import yaml
 from checkouts import ROOT
 
 from prefdist import suites
+from prefdist.errors import UserError
 
 Kind = TypeVar("Kind")
 
@@ -31,3 +33,14 @@ def changed(name: str, kind: type[Kind], **changes: Any) -> Kind:
     suite = suites.parse_suite(mapping, Path(f"workflow/suites/{name}.yaml"))
     assert isinstance(suite, kind)
     return suite
+
+
+def check_refused(name: str, kind: type[Any], changes: dict[str, Any], expected: list[str]) -> None:
+    """A change is refused in one sentence that begins with the file and has these parts."""
+    with pytest.raises(UserError) as caught:
+        changed(name, kind, **changes)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert sentence.startswith(f"workflow/suites/{name}.yaml: ")
+    for part in expected:
+        assert part in sentence

@@ -24,6 +24,8 @@ from transformers import (
 
 TEXTS = [f"{verb} the {noun} and {verb} it again." for verb in ("open", "close", "read") for noun in ("file", "list", "tree")]
 
+COMPLETES = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+"""The template of the suite `tldr` for base models: prompt and answer are one text."""
 GEMMA2_SPECIAL = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
 GEMMA2_TEMPLATE = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

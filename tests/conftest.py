@@ -210,3 +210,12 @@ def p_value(tokens: list[int], probabilities: Tensor) -> float:
     filled = wanted > 0
     assert found[~filled].sum() == 0
     return float(chisquare(found[filled], wanted[filled]).pvalue)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of a judge's endpoint on loopback: short waits, and no proxy between."""
+    monkeypatch.setattr("prefdist.judging.pace.FIRST_WAIT", 0.01)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)

@@ -11,6 +11,9 @@ from prefdist.judging.schemas import JUDGEMENTS
 
 Row = dict[str, Any]
 KEY = "sk-test-0123456789abcdef-do-not-print"
+PRICES = {"input": 10.0, "output": 30.0}
+COST = 0.0013
+"""Of a reply of 100 and 10 tokens at these prices."""
 
 
 def write_prompts(folder: Path, prompts: dict[str, str], references: dict[str, str] | None = None) -> Path:

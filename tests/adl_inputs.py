@@ -1,12 +1,11 @@
-"""The committed suites `tldr` and `chat`, every stage up to the tables, on tiny random models of the families that they name.
+"""The committed suites `tldr` and `chat` made on tiny random models, and what is measured of them computed again.
 
-Pairs, demonstrations and prompts are a few rows in the columns of the real datasets. What is measured is computed again by
-transformers alone, one unpadded sequence at a time.
+Pairs, demonstrations and prompts are a few rows in the columns of the real datasets. Measures are computed by transformers
+alone, one unpadded sequence at a time.
 """
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,14 @@ from chat_models import TEXTS, incline_to_end, llama3_folder, neox_folder
 from judge_inputs import longer
 from judge_servers import serving
 from test_pad_hub_models import make
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from prefdist.config_adl import AdlSuite
 from prefdist.data import tables
-from prefdist.plan import Artefact, plan
+from prefdist.plan import plan
 from prefdist.results.from_rows import WRITERS
 from prefdist.suites import parse_suite
 
-pytestmark = pytest.mark.slow
 END = "<|endoftext|>"
 KEPT = {
     "tldr": (
@@ -47,7 +45,7 @@ def posts() -> dict[str, list[dict[str, Any]]]:
     return {
         split: [
             {
-                "query": f"SUBREDDIT: r/{split}{i}\n\nPOST: {TEXTS[i % 9]}\n\nTL;DR:",
+                "query": post(split, i),
                 "reference_response": f" {TEXTS[i % 9][:12]}{END}",
             }
             for i in range(size)
@@ -60,7 +58,7 @@ def comparisons() -> dict[str, list[dict[str, Any]]]:
     return {
         split: [
             {
-                "query": f"SUBREDDIT: r/{split}{i}\n\nPOST: {TEXTS[i % 9]}\n\nTL;DR:",
+                "query": post(split, i),
                 "chosen": f" open it {i}.{END}",
                 "rejected": f" no.{END}",
             }
@@ -164,16 +162,6 @@ def made(name: str, folder: Path) -> Made:
     return root, found
 
 
-@pytest.fixture(scope="module")
-def tldr(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made("tldr", tmp_path_factory.mktemp("tldr"))
-
-
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made("chat", tmp_path_factory.mktemp("chat"))
-
-
 class Classifier:
     """r̂ by transformers alone: the head's output at the last token of one sequence."""
 
@@ -242,141 +230,3 @@ def check_tables(root: Path, found: Any, bases: dict[str, int], sets: tuple[str,
     for ablation in found.ablations.values():
         rows = list(csv.DictReader((root / ablation.final.path / "table.csv").read_text().splitlines()))
         assert list(dict.fromkeys(row["run"] for row in rows)) == list(ablation.final.spec["runs"])
-
-
-# ---- TL;DR on GPT-NeoX -----------------------------------------------------------------------------------------------
-
-
-def test_tldr_is_measured(tldr: Made) -> None:
-    root, found = tldr
-    for policy, base in {"2.8b-distill": "2.8b", "2.8b-pmle": "2.8b", "1.4b-dpo": "1.4b"}.items():
-        check_measures(root, found, policy, "tldr", base)
-
-
-def test_tldrs_start_has_not_moved(tldr: Made) -> None:
-    root, found = tldr
-    start = named(found, "alignment", "2.8b-base")
-    assert max(map(abs, metric(root, start, "tldr/kl").values())) < NATS
-
-
-def test_the_tables_of_tldr(tldr: Made) -> None:
-    check_tables(*tldr, {"1.4b": 2, "2.8b": 10}, ("tldr",))
-    results = tldr[0] / tldr[1].final.path
-    text = (results / "comparisons.md").read_text()
-    for run, against in {"pmle": "dpo", "distill": "rebel", "reverse_kl": "rlhf"}.items():
-        section = text[text.index(f"against `2.8b-{against}`") :]
-        assert f"| 2.8b-{run} |" in section
-
-
-def test_a_judge_who_likes_long_summaries(tldr: Made) -> None:
-    """Of the first sample of three, in both orders; equal lengths are one win and one loss."""
-    root, found = tldr
-    judged = named(found, "judge", "2.8b-distill-tldr-0")
-    references = {
-        row["prompt_id"]: row["reference"] for row in read(root, judged.inputs["prompts"], "prompts.parquet", tables.PROMPTS)
-    }
-    draws = read(root, judged.inputs["answers"], "draws.parquet", tables.DRAWS)
-    longer_by = {row["prompt_id"]: len(row["text"]) - len(references[row["prompt_id"]]) for row in draws if row["sample"] == 0}
-    expected = {name: 0.5 if difference == 0 else float(difference > 0) for name, difference in longer_by.items()}
-    assert metric(root, judged, "win_rate") == expected and len(expected) == 3
-    rows = [row for row in read(root, found.final, "metrics.parquet", tables.METRICS) if row["metric"] == "tldr/win_rate"]
-    assert {row["prompt_id"]: row["value"] for row in rows if row["run"] == "2.8b-distill"} == expected
-    assert len({row["run"] for row in rows}) == 7, "six runs on 2.8b, of which one is on 1.4b, too"
-
-
-def test_fine_tuning_moves_all_weights_and_adapters_the_named_ones(tldr: Made) -> None:
-    root, found = tldr
-    model, start, tuned = (
-        AutoModelForCausalLM.from_pretrained(root / named(found, *of).path)
-        for of in (("model", "2.8b"), ("train", "2.8b-base"), ("train", "2.8b-rebel-seed0"))
-    )
-
-    def moved(a: Any, b: Any) -> set[str]:
-        return {name for (name, x), y in zip(a.named_parameters(), b.parameters(), strict=True) if not torch.equal(x, y)}
-
-    assert {name.partition(".")[2] for name in moved(model, start)} >= {"embed_in.weight", "layers.0.mlp.dense_h_to_4h.weight"}
-    assert moved(start, tuned) == {f"gpt_neox.layers.{i}.attention.query_key_value.weight" for i in (0, 1)}
-    adapter = json.loads((root / named(found, "train", "2.8b-rebel-seed0").path / "adapter/adapter_config.json").read_text())
-    assert (adapter["r"], adapter["lora_alpha"], adapter["lora_dropout"], adapter["bias"]) == (4, 8, 0.0, "none")
-
-
-def test_summaries_are_learnt_behind_their_posts(tldr: Made) -> None:
-    """The loss of the first step is −log p of the four demonstrations, as one text that begins with BOS and ends with EOS."""
-    root, found = tldr
-    trained = named(found, "train", "2.8b-base")
-    rows = read(root, trained.inputs["text"], "prompts.parquet", tables.PROMPTS)
-    plain = Plain(root / named(found, "model", "2.8b").path)
-    losses = []
-    for row in rows:
-        if row["split"] == "train":
-            ids = [*plain.tokenizer(row["reference"], add_special_tokens=False).input_ids, plain.tokenizer.eos_token_id]
-            losses.append(-plain.logp(row["prompt"], ids))
-    first = first_step(root, trained)
-    assert len(losses) == 9 and min(losses) <= first["loss"] <= max(losses)
-
-
-def first_step(root: Path, trained: Artefact) -> dict[str, float]:
-    log: dict[str, float] = json.loads((root / trained.path / "log.jsonl").read_text().splitlines()[0])
-    return log
-
-
-def test_rewards_are_scaled_as_the_run_says(tldr: Made) -> None:
-    """Those of unfinished summaries too, of which there are some; test_training_on_policy.py has the single ones."""
-    root, found = tldr
-    one, ten = (first_step(root, named(found, "train", f"2.8b-{run}-seed0")) for run in ("distill", "distill_reward_10"))
-    assert ten["reward"] == pytest.approx(10 * one["reward"]), "the same first samples"
-    assert 0 < one["unfinished"] < 1
-
-
-def test_a_pmle_without_kl_samples_nothing(tldr: Made) -> None:
-    root, found = tldr
-    logs = {run: first_step(root, named(found, "train", f"2.8b-{run}-seed0")) for run in ("pmle", "pmle_beta_0")}
-    assert "kl_to_prior" in logs["pmle"] and "kl_to_prior" not in logs["pmle_beta_0"]
-
-
-# ---- chats on Llama-3 ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["ultrafeedback", "alpaca_eval", "arena_hard"])
-def test_chat_is_measured(name: str, chat: Made) -> None:
-    check_measures(*chat, "llama3-distill", name, "llama3")
-
-
-def test_the_tables_of_chat(chat: Made) -> None:
-    check_tables(*chat, {"llama3": 8}, ("ultrafeedback", "alpaca_eval", "arena_hard", "mt_bench"))
-
-
-def test_the_reward_model_is_the_stored_one_and_all_weights_move(chat: Made) -> None:
-    root, found = chat
-    trained = named(found, "train", "llama3-distill-seed0")
-    assert trained.inputs["reward_model"].stage == "model"
-    a, b = (AutoModelForCausalLM.from_pretrained(root / source.path) for source in (trained.inputs["init"], trained))
-    still = [name for (name, x), y in zip(a.named_parameters(), b.parameters(), strict=True) if torch.equal(x, y)]
-    assert not still
-
-
-def test_only_the_first_turn_of_mt_bench_is_asked(chat: Made) -> None:
-    root, found = chat
-    rows = read(root, named(found, "prompts", "llama3-mt_bench"), "prompts.parquet", tables.PROMPTS)
-    assert [(row["prompt"], row["reference"]) for row in rows] == [(text, "") for text in TEXTS[3:6]]
-    assert not metric(root, named(found, "alignment", "llama3-dpo"), "mt_bench/reward_gain")
-
-
-def test_a_reward_model_judges_chats(chat: Made) -> None:
-    """σ(r̂(answer) − r̂(reference)), mean over the samples."""
-    root, found = chat
-    judged = named(found, "judge_local", "llama3-distill-alpaca_eval-0")
-    plain, scorer = (
-        Plain(root / judged.inputs["answers"].inputs["policy"].path),
-        Classifier(root / judged.inputs["reward_model"].path),
-    )
-    prompts = {row["prompt_id"]: row for row in read(root, judged.inputs["prompts"], "prompts.parquet", tables.PROMPTS)}
-    expected: dict[str, float] = {}
-    for row in read(root, judged.inputs["answers"], "draws.parquet", tables.DRAWS):
-        prompt = prompts[row["prompt_id"]]
-        ids = plain.prompt(prompt["prompt"])
-        end = plain.tokenizer.convert_tokens_to_ids("<|eot_id|>")
-        reference = [*plain.tokenizer(prompt["reference"], add_special_tokens=False).input_ids, end]
-        margin = scorer.reward(ids, row["token_ids"]) - scorer.reward(ids, reference)
-        expected[row["prompt_id"]] = expected.get(row["prompt_id"], 0.0) + 1 / (1 + math.exp(-margin)) / 3
-    assert metric(root, judged, "win_rate") == pytest.approx(expected, abs=NATS)
