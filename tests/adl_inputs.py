@@ -6,6 +6,7 @@ alone, one unpadded sequence at a time.
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from behaviour_inputs import NATS, Made, Plain, metric, named, read, ultrafeedba
 from changed_suites import committed
 from chat_models import TEXTS, incline_to_end, llama3_folder, neox_folder
 from judge_inputs import longer
-from judge_servers import serving
+from judge_servers import completion, serving
 from test_pad_hub_models import make
 from transformers import AutoModelForSequenceClassification
 
@@ -75,37 +76,54 @@ def write_datasets(folder: Path) -> dict[str, str]:
         "summarize_from_feedback_tldr_3_filtered_oai_preprocessing_1704563162": posts(),
         "summarize_from_feedback_oai_preprocessing_1706381144": comparisons(),
         "ultrafeedback_binarized_cleaned": {"train_prefs": messages["train_prefs"][:14], "test_prefs": messages["test_prefs"]},
-        "arena-hard-auto-v0.1": {"train": [{"turns": [{"content": text}]} for text in TEXTS[:3]]},
-        "mt_bench_prompts": {"train": [{"prompt": [text, "Again."], "category": "x"} for text in TEXTS[3:6]]},
+        "mt_bench_prompts": {"train": dialogues()},
     }
     for name, splits in files.items():
         for split, rows in splits.items():
             write_parquet(folder / name / "data" / f"{split}-00000-of-00001.parquet", rows)
-    (folder / "alpaca_eval").mkdir()
-    answered = [{"instruction": text, "output": f"I {text}", "generator": "gpt"} for text in TEXTS[6:9]]
-    (folder / "alpaca_eval/alpaca_eval_gpt4_baseline.json").write_text(json.dumps(answered))
-    return {name: str(folder / name) for name in [*files, "alpaca_eval"]}
+    write_alpaca_eval(folder / "alpaca_eval")
+    write_arena_hard(folder / "arena-hard-auto/data/arena-hard-v0.1")
+    return {name: str(folder / name) for name in [*files, "alpaca_eval", "arena-hard-auto"]}
+
+
+def dialogues() -> list[dict[str, Any]]:
+    return [{"prompt": [text, f"Again, {i}."], "reference": []} for i, text in enumerate(TEXTS[3:6])]
+
+
+def write_alpaca_eval(folder: Path) -> None:
+    folder.mkdir()
+    answered = [{"instruction": text, "output": f"I {text}"[: 6 + 4 * i]} for i, text in enumerate(TEXTS[3:])]
+    for file in ("alpaca_eval_gpt4_baseline.json", "alpaca_eval.json"):
+        (folder / file).write_text(json.dumps(answered))
+    rows = [f"{i},{0.2 + 0.1 * i},{0.5 - 0.2 * i},{1 - 0.4 * i}\n" for i in range(6)]
+    gamed = "".join(["index,preference,std_delta_len,instruction_difficulty\n", *rows])
+    (folder / "df_gamed.csv").write_text(gamed)
+
+
+def write_arena_hard(folder: Path) -> None:
+    (folder / "model_answer").mkdir(parents=True)
+    questions = [{"uid": f"q{i}", "prompt": text} for i, text in enumerate(TEXTS[:3])]
+    said = [{"uid": f"q{i}", "messages": [{"content": {"answer": f"Well, {text}"}}]} for i, text in enumerate(TEXTS[:3])]
+    for file, rows in {"question.jsonl": questions, "model_answer/gpt-4-0314.jsonl": said}.items():
+        (folder / file).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def shrunk(name: str, folder: Path, endpoint: str) -> AdlSuite:
     """A committed suite on the files of `folder`: all of its sections, runs of each method, small numbers.
 
-    Summaries are judged by an endpoint, answers in a chat by the reward model.
+    Its judges are the endpoint, and of answers to ultrafeedback the reward model.
     """
     mapping = committed(name)
-    if name == "tldr":
-        judge = {"kind": "endpoint", "base_url": endpoint, "model": "judge", "key_variable": None}
-        mapping["evaluation"]["sets"]["tldr"]["judging"]["judge"] = judge
-    else:
-        mapping["evaluation"]["sets"]["alpaca_eval"]["judging"] = {
-            "judge": {"kind": "reward_model"},
-            "runs": ["base", "distill"],
-        }
+    sets = mapping["evaluation"]["sets"]
+    for judging in (of_set["judging"] for of_set in sets.values() if "judging" in of_set):
+        judging["judge"] = {"kind": "endpoint", "base_url": endpoint, "model": "judge", "key_variable": None}
+    if name == "chat":
+        sets["ultrafeedback"]["judging"] = {"judge": {"kind": "reward_model"}, "runs": ["base", "distill"]}
     datasets = write_datasets(folder / "datasets")
     mapping["seeds"] = [0]
     mapping["runs"] = {run: mapping["runs"][run] for run in KEPT[name]}
     mapping["prompts"]["max_tokens"] = 120
-    sources = [mapping["pairs"], *mapping["evaluation"]["sets"].values()]
+    sources = [mapping["pairs"], *sets.values()]
     mapping["pairs"] |= {"train_pairs": 8, "test_pairs": 3, "max_response_tokens": 12}
     if name == "tldr":
         sources.append(mapping["demonstrations"])
@@ -133,8 +151,8 @@ def shrunk(name: str, folder: Path, endpoint: str) -> AdlSuite:
     for run in mapping["runs"].values():
         if "rollouts" in run:
             run["rollouts"] = run["rollouts"] | {"max_new_tokens": 6}
-    for of_set in mapping["evaluation"]["sets"].values():
-        of_set["prompts"] = 3
+    for of_set in sets.values():
+        of_set["prompts"] = 6 if of_set["format"] == "alpaca_eval" else 3  # length control needs five
     mapping["evaluation"] |= {"samples": 3, "max_new_tokens": 6}
     for ablation in mapping["ablations"].values():
         ablation["runs"] = {value: run for value, run in ablation["runs"].items() if run in KEPT[name]}
@@ -153,8 +171,31 @@ def reward_folder(folder: Path) -> Path:
     return path
 
 
+def likes_length(body: dict[str, Any]) -> Any:
+    """A judge who takes the longer answer, and rates one by its length, whatever the protocol."""
+    text = body["messages"][-1]["content"]
+    if "Summary A:" in text:
+        return longer(body)
+    if "<assistant>" in text:
+        return f"Rating: [[{rating(re.findall(TURN, text, re.DOTALL)[-1])}]]"
+    chat = "answer of assistant A>" in text
+    first, second = re.findall(ARENA_HARD if chat else ALPACA_EVAL, text, re.DOTALL)[0]
+    if chat:
+        return "[[A>B]]" if len(first) > len(second) else "[[B>A]]"
+    return completion("m", logprobs={"m": -0.1, "M": -2.4} if len(first) > len(second) else {"m": -2.4, "M": -0.1})
+
+
+TURN = "<assistant>\n(.*?)\n</assistant>"
+ARENA_HARD = "assistant A>\n(.*)\n</answer of assistant A>.*assistant B>\n(.*)\n</answer of assistant B>"
+ALPACA_EVAL = "# Answer of model m\n\n(.*)\n\n# Answer of model M\n\n(.*)\n\n# Your task"
+
+
+def rating(answer: str) -> int:
+    return 1 + len(answer) % 10
+
+
 def made(name: str, folder: Path) -> Made:
-    with serving(longer) as server:
+    with serving(likes_length) as server:
         found = plan(shrunk(name, folder, server.url), folder)
         root = folder / "made"
         for final in (found, *found.ablations.values()):
@@ -189,7 +230,8 @@ def check_measures(root: Path, found: Any, policy: str, name: str, base: str) ->
         draws: dict[str, list[dict[str, Any]]] = {}
         for row in read(root, measured.inputs[f"draws/{name}/{label}/0"], "draws.parquet", tables.DRAWS):
             draws.setdefault(row["prompt_id"], []).append(row)
-        assert len(draws) == 3 and all(len(rows) == 3 for rows in draws.values())
+        wanted = measured.inputs[f"draws/{name}/{label}/0"].spec["prompts"]
+        assert len(draws) == wanted >= 3 and all(len(rows) == 3 for rows in draws.values())
         for prompt_id, rows in draws.items():
             prompt = prompts[prompt_id]["prompt"]
             ids = plain.prompt(prompt)

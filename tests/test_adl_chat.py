@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
-from adl_inputs import Classifier, check_measures, check_tables, made
-from behaviour_inputs import NATS, Made, Plain, metric, named, read
+from adl_inputs import Classifier, check_measures, check_tables, made, rating
+from behaviour_inputs import NATS, Made, Plain, metric, named, plain_logps, read
 from chat_models import TEXTS
 from transformers import AutoModelForCausalLM
 
 from prefdist.data import tables
+from prefdist.judging.length_control import length_controlled, read_gamed
+from prefdist.judging.schemas import COMPARISONS, JUDGEMENTS
 
 pytestmark = pytest.mark.slow
 
@@ -37,17 +39,73 @@ def test_the_reward_model_is_the_stored_one_and_all_weights_move(chat: Made) -> 
     assert not still
 
 
-def test_only_the_first_turn_of_mt_bench_is_asked(chat: Made) -> None:
+def test_mt_bench_has_a_second_turn_behind_the_first_answer(chat: Made) -> None:
+    """Of the first of three samples; its ids are behind the first question, then the template's end and the second question."""
     root, found = chat
-    rows = read(root, named(found, "prompts", "llama3-mt_bench"), "prompts.parquet", tables.PROMPTS)
-    assert [(row["prompt"], row["reference"]) for row in rows] == [(text, "") for text in TEXTS[3:6]]
+    judged = named(found, "judge", "llama3-pmle-mt_bench-0")
+    first, second = (judged.inputs[role] for role in ("answers", "second_answers"))
+    plain = Plain(root / second.inputs["policy"].path)
+    answers = {(row["prompt_id"], row["sample"]): row for row in read(root, first, "draws.parquet", tables.DRAWS)}
+    drawn = {(row["prompt_id"], row["sample"]): row for row in read(root, second, "draws.parquet", tables.DRAWS)}
+    prompts = {row["prompt_id"]: row["prompt"] for row in read(root, first.inputs["text"], "prompts.parquet", tables.PROMPTS)}
+    follow = read(root, first.inputs["text"], "second_turns.parquet", tables.SECOND_TURNS)
+    assert set(drawn) == {(name, 0) for name in prompts} and len(drawn) == 3
+    end = plain.tokenizer.convert_tokens_to_ids("<|eot_id|>")
+    for turn in follow:
+        name = turn["prompt_id"]
+        assert turn["prompt"] == f"Again, {TEXTS[3:6].index(prompts[name])}."
+        asked = plain.prompt(prompts[name])
+        dialogue = [{"role": "user", "content": prompts[name]}, {"role": "assistant", "content": "x"}]
+        dialogue.append({"role": "user", "content": turn["prompt"]})
+        whole = plain.tokenizer.apply_chat_template(
+            dialogue, add_generation_prompt=True, return_dict=False, date_string="26 Jul 2024"
+        )
+        behind = whole[len(asked) + len(plain.tokenizer("x", add_special_tokens=False).input_ids) :]
+        said = [i for i in answers[name, 0]["token_ids"] if i != end]
+        reply = drawn[name, 0]
+        assert reply["logp"] == pytest.approx(
+            float(plain_logps(plain.model, asked + said + behind, reply["token_ids"], 1.0).sum()), abs=NATS
+        )
+    ratings = {name: (rating(answers[name, 0]["text"]) + rating(drawn[name, 0]["text"])) / 2 for name in prompts}
+    assert metric(root, judged, "rating") == ratings
     assert not metric(root, named(found, "alignment", "llama3-dpo"), "mt_bench/reward_gain")
+
+
+def test_answers_to_arena_hard_meet_those_of_its_baseline(chat: Made) -> None:
+    root, found = chat
+    judged = named(found, "judge", "llama3-dpo-arena_hard-0")
+    rows = read(root, judged, "comparisons.parquet", COMPARISONS)
+    assert {row["prompt"]: row["baseline"] for row in rows} == {text: f"Well, {text}" for text in TEXTS[:3]}
+    won = [len(row["answer"]) > len(row["baseline"]) for row in rows]  # in both orders, one battle each
+    values = list(metric(root, judged, "arena_hard").values())
+    assert sum(values) / 3 == pytest.approx(sum(won) / 3)
+
+
+def test_alpaca_eval_controls_length_by_its_own_files(chat: Made) -> None:
+    """As the function does on what the judge said, the lengths, and the files; shown in the table."""
+    root, found = chat
+    judged = named(found, "judge", "llama3-rebel-alpaca_eval-0")
+    rows = read(root, judged, "judgements.parquet", JUDGEMENTS)
+    folder = root / judged.inputs["alpaca_eval"].path
+    prompts = {
+        row["prompt_id"]: row["prompt"] for row in read(root, judged.inputs["prompts"], "prompts.parquet", tables.PROMPTS)
+    }
+    controlled = length_controlled(
+        [row["preference"] for row in rows],
+        [float(row["length_baseline"]) for row in rows],
+        [float(row["length_answer"]) for row in rows],
+        instructions=[TEXTS[3:].index(prompts[row["prompt_id"]]) for row in rows],
+        gamed=read_gamed(folder / "df_gamed.csv"),
+    )
+    assert len(rows) == 6
+    assert list(metric(root, judged, "length_controlled").values()) == pytest.approx(list(controlled.preferences))
+    assert "| at equal lengths (%) ↑ |" in (root / found.final.path / "alpaca_eval.md").read_text()
 
 
 def test_a_reward_model_judges_chats(chat: Made) -> None:
     """σ(r̂(answer) − r̂(reference)), mean over the samples."""
     root, found = chat
-    judged = named(found, "judge_local", "llama3-distill-alpaca_eval-0")
+    judged = named(found, "judge_local", "llama3-distill-ultrafeedback-0")
     plain, scorer = (
         Plain(root / judged.inputs["answers"].inputs["policy"].path),
         Classifier(root / judged.inputs["reward_model"].path),

@@ -8,7 +8,7 @@ import pytest
 from chat_models import COMPLETES, llama3_folder, neox_folder
 from transformers import AutoTokenizer
 
-from prefdist.data import models, pairs, prompts, tables
+from prefdist.data import dataset, models, pairs, prompts, tables
 from prefdist.errors import UserError
 from prefdist.tokens import TextCodec
 
@@ -244,7 +244,7 @@ MESSAGES = [{"role": "user", "content": "Open."}, {"role": "assistant", "content
         ("messages", [{"prompt": "Open.", "chosen": MESSAGES, "rejected": MESSAGES}], ("Open.", "Open it.")),
         ("alpaca_eval", [{"instruction": "Open.", "output": "Open it.", "generator": "x"}], ("Open.", "Open it.")),
         ("mt_bench", [{"prompt": ["Open.", "Close."], "reference": []}], ("Open.", "")),
-        ("arena_hard", [{"turns": [{"content": "Open."}], "cluster": "x"}], ("Open.", "")),
+        ("arena_hard", [{"uid": "a", "prompt": "Open.", "cluster": "x"}], ("Open.", "")),
     ],
 )
 def test_columns_of_other_datasets(name: str, rows: list[Row], expected: tuple[str, str], tmp_path: Path, base: Path) -> None:
@@ -268,7 +268,64 @@ def test_a_json_list_is_read_where_it_is_named(tmp_path: Path, base: Path) -> No
 
 
 def test_a_turn_that_is_no_text_and_an_empty_split_are_named(tmp_path: Path, base: Path) -> None:
-    with pytest.raises(UserError, match=r"test\.jsonl: row 0: 'turns' is neither a text nor a list of messages"):
-        read_prompts(tmp_path, base, {"test.jsonl": [{"turns": [{"text": "Open."}]}]}, format="arena_hard")
+    with pytest.raises(UserError, match=r"test\.jsonl: row 0: 'prompt' is neither a text nor a list of messages"):
+        read_prompts(tmp_path, base, {"test.jsonl": [{"prompt": [{"text": "Open."}]}]}, format="arena_hard")
     with pytest.raises(UserError, match=r"no prompt is left of splits test; look at the dataset"):
-        read_prompts(tmp_path, base, {"test.jsonl": [{"prompt": [""]}]}, format="mt_bench")
+        read_prompts(tmp_path, base, {"test.jsonl": [{"prompt": ["", ""]}]}, format="mt_bench")
+
+
+def test_second_turns_go_with_their_first(tmp_path: Path, base: Path) -> None:
+    """Under the first question's name; a row whose first question is left out has none."""
+    rows = [
+        {"prompt": [" Open.", "Close. "], "reference": []},
+        {"prompt": ["Read.", "Count."], "reference": ["a", "1 "]},
+        {"prompt": ["Read.", "Again."], "reference": []},
+    ]
+    found, defects = read_prompts(tmp_path, base, {"test.jsonl": rows}, format="mt_bench")
+    second = tables.read_table(tmp_path / "out/second_turns.parquet", tables.SECOND_TURNS)
+    assert [(row["prompt"], row["first_reference"], row["reference"]) for row in second] == [
+        ("Close.", "", ""),
+        ("Count.", "a", "1"),
+    ]
+    assert [row["prompt_id"] for row in second] == [row["prompt_id"] for row in found]
+    assert [defect["defect"] for defect in defects] == ["repeated_prompt"]
+
+
+@pytest.mark.parametrize(
+    ("row", "key", "turns"),
+    [({"prompt": ["Open."]}, "prompt", 1), ({"prompt": ["Open.", "Close."], "reference": ["a"]}, "reference", 1)],
+)
+def test_dialogues_without_two_turns_are_named(row: Row, key: str, turns: int, tmp_path: Path, base: Path) -> None:
+    with pytest.raises(UserError, match=rf"test\.jsonl: row 0: '{key}' has {turns} turns, not two"):
+        read_prompts(tmp_path, base, {"test.jsonl": [row]}, format="mt_bench")
+
+
+def test_a_dataset_is_its_files_of_data_or_those_that_are_named(tmp_path: Path) -> None:
+    for name in ("a/test.jsonl", "a/gamed.csv", "load.py", "b.parquet"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text(name)
+
+    def taken(**files: list[str]) -> list[str]:
+        out = tmp_path / f"out{len(files)}"
+        dataset.run({"dataset": str(tmp_path / "data"), "revision": None} | files, {}, out, tmp_path)
+        return sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
+
+    assert taken() == ["a/test.jsonl", "b.parquet"]
+    assert taken(files=["a/gamed.csv"]) == ["a/gamed.csv"]
+    with pytest.raises(UserError, match=r"no file other\.csv in it; look at its page, or leave out files"):
+        taken(files=["a/gamed.csv", "other.csv"])
+
+
+def test_answers_to_arena_hard_are_joined_by_their_ids(tmp_path: Path, base: Path) -> None:
+    questions = [{"uid": name, "prompt": f"Question {name}?"} for name in ("b", "a", "c")]
+    said = [{"uid": name, "messages": [{"role": "user"}, {"content": {"answer": f" {name}! "}}]} for name in ("a", "b", "z")]
+    rows = {"question.jsonl": questions, "model_answer/gpt.jsonl": said}
+    where = {"format": "arena_hard", "path": "question.jsonl", "answers": "model_answer/gpt.jsonl"}
+    found, defects = read_prompts(tmp_path, base, rows, **where)
+    assert [(row["prompt"], row["reference"]) for row in found] == [("Question b?", "b!"), ("Question a?", "a!")]
+    assert defects == [{"file": "question.jsonl", "row": 2, "defect": "no_answer"}]
+    with pytest.raises(UserError, match=r"row 2: 'prompt' is no use as a prompt \(no_answer\)"):
+        read_prompts(tmp_path, base, rows, on_defect="refuse", **where)
+    rows["model_answer/gpt.jsonl"][1] = {"uid": "b", "messages": [{"content": "b!"}]}
+    with pytest.raises(UserError, match=r"gpt\.jsonl: row 1: 'messages' does not end with a message of an answer"):
+        read_prompts(tmp_path, base, rows, **where)

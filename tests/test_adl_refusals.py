@@ -62,7 +62,11 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("tldr", {"evaluation/sets/tldr/revision": None}, ["evaluation.sets.tldr: dataset: cleanrl/", "give revision"]),
     ("chat", {"evaluation/sets/mt_bench/format": "mtbench"}, ["evaluation.sets.mt_bench.format", "'mtbench'"]),
     ("tldr", {"evaluation/sets/tldr/judging/runs": ["dpoo"]}, ["evaluation.sets.tldr.judging.runs: 'dpoo' is not one of base"]),
-    ("tldr", {"evaluation/sets/tldr/judging/protocol": "mt_bench"}, ["judging: protocol: mt_bench judges two turns"]),
+    (
+        "tldr",
+        {"evaluation/sets/tldr/judging/protocol": "mt_bench"},
+        ["evaluation.sets.tldr: judging.protocol: mt_bench rates two turns, and tldr_oai has one"],
+    ),
     ("tldr", {"evaluation/sets/tldr/judging/protocol": None}, ["judging: protocol: an endpoint needs one of tldr"]),
     ("tldr", {"evaluation/sets/tldr/judging/judge/prices": None}, ["prices: an endpoint with a key costs money"]),
     (
@@ -72,9 +76,31 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     (
         "chat",
-        {"evaluation/sets/arena_hard/judging": {"judge": {"kind": "reward_model"}}},
+        {"evaluation/sets/arena_hard/answers": None},
         ["evaluation.sets.arena_hard: judging.against: arena_hard has no answers to compare with; set it to base"],
     ),
+    (
+        "chat",
+        {"evaluation/sets/mt_bench/judging/protocol": "arena_hard"},
+        ["evaluation.sets.mt_bench: judging.against: mt_bench has no answers to compare with; set it to base"],
+    ),
+    (
+        "chat",
+        {"evaluation/sets/alpaca_eval/answers": "other.json"},
+        ["evaluation.sets.alpaca_eval: answers: rows of alpaca_eval have their own, or none; leave it out"],
+    ),
+    (
+        "chat",
+        {"evaluation/sets/alpaca_eval/files": ["alpaca_eval.json"]},
+        ["evaluation.sets.alpaca_eval: judging.difficulties: name alpaca_eval.json and df_gamed.csv of the dataset in files"],
+    ),
+    (
+        "chat",
+        {"evaluation/sets/mt_bench/judging/difficulties": True},
+        ["evaluation.sets.mt_bench.judging: difficulties: AlpacaEval's are of protocol alpaca_eval; leave it out"],
+    ),
+    ("chat", {"evaluation/sets/arena_hard/files": ["load.py"]}, ["evaluation.sets.arena_hard.files", "'load.py'"]),
+    ("chat", {"evaluation/sets/arena_hard/files": ["../a.json"]}, ["evaluation.sets.arena_hard.files", "'../a.json'"]),
     ("tldr", {"ablations/entropy/base": "12b"}, ["ablations.entropy.base: '12b' is not one of"]),
     (
         "tldr",

@@ -99,7 +99,8 @@ def expected_jobs(mapping: dict[str, Any]) -> dict[str, int]:
     sources = [mapping["pairs"], *sets.values(), *([mapping["demonstrations"]] if fine_tuned else [])]
     trained = seeds * len(runs) + (bases * seeds if "reward_model" in mapping else 0) + (bases if fine_tuned else 0)
     laws = 2 * len(runs) + bases  # a common one and its own; those of π₀ are the same
-    judged = [run for of_set in sets.values() if "judging" in of_set for run in of_set["judging"]["runs"]]
+    judges = [of_set["judging"] for of_set in sets.values() if "judging" in of_set]
+    two_turns = [run for judging in judges if judging["protocol"] == "mt_bench" for run in judging["runs"]]
     return {
         "dataset": len({source["dataset"] for source in sources}),
         "model": bases + ("external_reward_model" in mapping),
@@ -107,9 +108,9 @@ def expected_jobs(mapping: dict[str, Any]) -> dict[str, int]:
         "pairs": bases,
         "reference": bases,
         "train": trained,
-        "draws": seeds * len(sets) * laws,
+        "draws": seeds * (len(sets) * laws + bases * len(two_turns)),
         "alignment": len(runs) + bases,
-        "judge": seeds * bases * len(judged),
+        "judge": seeds * bases * sum(len(judging["runs"]) for judging in judges),
         "ablation": len(mapping["ablations"]),
         "publish_ablation": len(mapping["ablations"]),
         "adl_results": 1,
@@ -185,6 +186,21 @@ def test_judges_are_asked_about_what_runs_say_by_their_own_law() -> None:
     found = named(local, "judge_local", "2.8b-pmle-tldr-1")
     assert found.inputs["baseline"].path == named(local, "alignment", "2.8b-base").inputs["draws/tldr/own/1"].path
     assert found.inputs["reward_model"].path == named(local, "train", "2.8b-reward_model-seed1").path
+
+
+def test_the_benchmarks_of_chat_have_what_their_judges_need() -> None:
+    """MT-Bench a second turn behind each judged answer; AlpacaEval its difficulties; Arena-Hard the answers of gpt-4-0314."""
+    made = planned("chat")
+    asked = {name: named(made, "judge", f"llama3-dpo-{name}-1") for name in ("mt_bench", "alpaca_eval", "arena_hard")}
+    second = asked["mt_bench"].inputs["second_answers"]
+    assert second.inputs["first"].path == asked["mt_bench"].inputs["answers"].path
+    assert second.spec["law"] == second.inputs["first"].spec["law"] and second.spec["key"] == "mt_bench/1/second"
+    assert second.spec["samples"] == 1 < second.inputs["first"].spec["samples"]
+    assert asked["alpaca_eval"].inputs["alpaca_eval"].path == asked["alpaca_eval"].inputs["prompts"].inputs["dataset"].path
+    assert {*asked["arena_hard"].inputs} == {"answers", "prompts"}
+    prompts = asked["arena_hard"].inputs["prompts"]
+    assert prompts.spec["answers"] == "data/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl"
+    assert prompts.spec["answers"] in prompts.inputs["dataset"].spec["files"]
 
 
 # ---- what artefacts have in common -----------------------------------------------------------------------------------

@@ -142,15 +142,47 @@ def test_arena_hard_counts_strong_verdicts_three_times(tmp_path: Path) -> None:
         rows = judged(endpoint(server.url, "arena_hard"), pairs(tmp_path, 1), tmp_path)
     assert [(row["preference"], row["weight"]) for row in rows] == [(2.0, 3.0), (1.0, 1.0)]
     summary = json.loads((tmp_path / "out/summary.json").read_text())
-    assert summary["arena_hard_score"] == 75.0
+    assert summary["metrics"]["arena_hard"]["value"] == 0.75
     assert summary["metrics"]["win_rate"]["value"] == 0.5
     assert summary["metrics"]["battles_won"]["value"] == 3.0
 
 
+def test_arena_hards_score_is_a_ratio_of_battles_with_a_value_a_prompt(tmp_path: Path) -> None:
+    """By hand: p0 wins 3 + 1 of 4, p1 wins 0 of 1 + 1, p2 cannot be read: R = 4/6, 3 battles a prompt on average."""
+    verdicts = {"post 0": {True: "B>>A", False: "A>B"}, "post 1": {True: "A>B", False: "B>A"}}
+
+    def rule(body: dict[str, Any]) -> str:
+        content = body["messages"][-1]["content"]
+        post = content.split("<prompt>\n")[1].split("\n")[0]
+        baseline_first = content.index("reference") < content.index(f"answer {post[-1]}")
+        return f"[[{verdicts[post][baseline_first]}]]" if post in verdicts else "?"
+
+    with serving(rule) as server:
+        judged(endpoint(server.url, "arena_hard"), pairs(tmp_path, 3), tmp_path)
+    rows = tables.read_table(tmp_path / "out/metrics.parquet", tables.METRICS)
+    values = {row["prompt_id"]: row["value"] for row in rows if row["metric"] == "arena_hard"}
+    assert values == {
+        "p0": pytest.approx(2 / 3 + (4 - 4 * 2 / 3) / 3),
+        "p1": pytest.approx(2 / 3 + (0 - 2 * 2 / 3) / 3),
+        "p2": None,
+    }
+    shown = json.loads((tmp_path / "out/summary.json").read_text())["metrics"]["arena_hard"]
+    assert shown["value"] == pytest.approx(4 / 6) and (shown["n"], shown["n_missing"]) == (2, 1)
+
+
+def _write_second_turns(folder: Path, turns: dict[str, tuple[str, str, str]]) -> None:
+    rows = [
+        {"prompt_id": name, "prompt": prompt, "first_reference": first, "reference": second}
+        for name, (prompt, first, second) in turns.items()
+    ]
+    tables.write_table(folder / "second_turns.parquet", rows, tables.SECOND_TURNS)
+
+
 def _dialogue_inputs(folder: Path) -> dict[str, Path]:
+    prompts = write_prompts(folder / "p1", {"w": "Write a poem.", "m": "What is 2+2?"})
+    _write_second_turns(prompts, {"w": ("Now shorter.", "", ""), "m": ("And squared?", "four", "sixteen")})
     return {
-        "prompts": write_prompts(folder / "p1", {"w": "Write a poem.", "m": "What is 2+2?"}, {"m": "four"}),
-        "second_prompts": write_prompts(folder / "p2", {"w": "Now shorter.", "m": "And squared?"}, {"m": "sixteen"}),
+        "prompts": prompts,
         "answers": write_answers(folder / "a1", {"w": ["Roses."], "m": ["It is 4."]}),
         "second_answers": write_answers(folder / "a2", {"w": ["Rose."], "m": ["It is 17."]}),
     }
@@ -192,12 +224,13 @@ def test_mt_bench_rates_two_turns_and_the_second_sees_the_first(tmp_path: Path) 
 
 def test_answers_that_do_not_fit_are_named(tmp_path: Path) -> None:
     inputs = _dialogue_inputs(tmp_path)
-    with pytest.raises(UserError, match="prompt 'w' is missing"):
-        read_dialogues({**inputs, "second_prompts": write_prompts(tmp_path / "p3", {"m": "And?"})})
     with pytest.raises(UserError, match=r"has samples \[0, 1\], its first turn \[0\]"):
         read_dialogues({**inputs, "second_answers": write_answers(tmp_path / "a3", {"w": ["x", "y"], "m": ["z"]})})
     with pytest.raises(UserError, match="prompt 'w' has no reference to compare with"):
         read_pairs({"prompts": inputs["prompts"], "answers": inputs["answers"]})
+    _write_second_turns(inputs["prompts"], {"m": ("And?", "", "")})
+    with pytest.raises(UserError, match=r"second_turns\.parquet: prompt 'w' is missing"):
+        read_dialogues(inputs)
     two = write_answers(tmp_path / "a4", {"w": ["x", "y"], "m": ["z"]})
     three = write_answers(tmp_path / "a5", {"w": ["1", "2", "3"], "m": ["4"]})
     with pytest.raises(UserError, match="prompt 'w' has 3 samples"):

@@ -1,7 +1,7 @@
-"""What a tokenizer's own chat template puts around one user turn and behind its answer, as ids.
+"""What a tokenizer's own chat template puts around a user turn, behind its answer and around a second turn, as ids.
 
-The template is never copied: it is rendered around marks, and what stands around them is read off. One user turn, no
-system turn (Gemma's template raises on one, Llama-3's writes its own). Left out: models without a template (tokens.py).
+The template is never copied: it is rendered around marks, and what stands around them is read off. No system turn (Gemma's
+template raises on one, Llama-3's writes its own). Left out: models without a template (tokens.py).
 """
 
 from pathlib import Path
@@ -37,23 +37,44 @@ class ChatTemplate:
         if opening.count(USER_MARK) != 1:
             raise UserError(f"{folder}: the chat template writes a user's text {opening.count(USER_MARK)} times, not once")
         self._before, self._after = opening.split(USER_MARK)
-        self._special = self._special_ids(opening)
         gap, end = self._answered(opening)
+        self._answered_mark = opening + gap + ANSWER_MARK
         self._lead = self._lead_of(gap)
         self.end_id = self._end_of_turn(end)
 
     def prompt(self, text: str) -> list[int]:
         """Ids up to where the answer starts. The template may trim the text; it is rendered, not only its mark."""
-        rendered = self._render(text)
-        if not (rendered.startswith(self._before) and rendered.endswith(self._after)):
-            raise UserError(f"{self._folder}: the chat template treats the text {text[:60]!r} unlike others")
-        found = self._markup_ids(rendered)
-        if self._special_ids(rendered) != self._special:
-            inner = rendered[len(self._before) : len(rendered) - len(self._after)]
-            apart = text_ids(self._tokenizer, inner)
-            found = [*self._markup_ids(self._before), *apart, *self._markup_ids(self._after)]
+        found = self._around(self._render(text), self._before, self._after, text)
         # Exactly one BOS, whether the template writes it or leaves it to the tokenizer.
-        return [self._tokenizer.bos_token_id, *found]
+        return [bos := self._tokenizer.bos_token_id, *(i for i in found if i != bos)]
+
+    def second_turn(self, text: str) -> list[int]:
+        """Ids from the one that ends a first answer up to where the answer to a second question starts.
+
+        UserError for a template that refuses a second turn or writes the first one otherwise once it is not the last.
+        """
+        before, _, after = self._behind_answer(USER_MARK).partition(USER_MARK)
+        found = self._around(self._behind_answer(text), before, after, text)
+        if found[0] != self.end_id:
+            raise UserError(f"{self._folder}: the chat template ends an answer otherwise where a second question follows")
+        return found
+
+    def _behind_answer(self, text: str) -> str:
+        """What follows a first answer where a second question does."""
+        rendered = self._render(USER_MARK, ANSWER_MARK, text)
+        if not rendered.startswith(self._answered_mark):
+            raise UserError(f"{self._folder}: the chat template changes the first turn once a second one follows")
+        return rendered.removeprefix(self._answered_mark)
+
+    def _around(self, rendered: str, before: str, after: str, text: str) -> list[int]:
+        """Ids of a text between two pieces of markup. If it spells a special token, it is encoded apart."""
+        if not (rendered.startswith(before) and rendered.endswith(after)):
+            raise UserError(f"{self._folder}: the chat template treats the text {text[:60]!r} unlike others")
+        ids = self._ids(rendered)
+        if self._special_ids(ids) == [*self._special_ids(self._ids(before)), *self._special_ids(self._ids(after))]:
+            return ids
+        inner = rendered[len(before) : len(rendered) - len(after)]
+        return [*self._ids(before), *text_ids(self._tokenizer, inner), *self._ids(after)]
 
     def answer(self, text: str) -> list[int]:
         """Ids of an answer, without what ends it. Untrimmed."""
@@ -95,24 +116,20 @@ class ChatTemplate:
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"])
 
-    def _special_ids(self, text: str) -> list[int]:
-        return [i for i in self._ids(text) if i in self._tokenizer.added_tokens_decoder]
+    def _special_ids(self, ids: list[int]) -> list[int]:
+        return [i for i in ids if i in self._tokenizer.added_tokens_decoder]
 
-    def _markup_ids(self, text: str) -> list[int]:
-        """Ids of what the template itself writes, without BOS."""
-        return [i for i in self._ids(text) if i != self._tokenizer.bos_token_id]
-
-    def _render(self, text: str, answer: str | None = None) -> str:
+    def _render(self, *texts: str) -> str:
+        """A conversation that a user begins; what opens an answer stands at its end where the user spoke last."""
         from jinja2.exceptions import TemplateError
 
-        turns = [{"role": "user", "content": text}]
-        if answer is not None:
-            turns.append({"role": "assistant", "content": answer})
+        turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
         template = NO_CLOCK + self._tokenizer.get_chat_template()
         try:
             rendered = self._tokenizer.apply_chat_template(
-                turns, chat_template=template, tokenize=False, add_generation_prompt=answer is None, date_string=DATE
+                turns, chat_template=template, tokenize=False, add_generation_prompt=len(texts) % 2 == 1, date_string=DATE
             )
         except TemplateError as error:
-            raise UserError(f"{self._folder}: the chat template refuses one user turn: {error}") from error
+            turn = "one user turn" if len(texts) < 3 else "a second user turn"
+            raise UserError(f"{self._folder}: the chat template refuses {turn}: {error}") from error
         return str(rendered)

@@ -17,6 +17,8 @@ BaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$")]
 """Without a dash, which stands between it and the name of a run in that of a policy."""
 Name = Annotated[str, Field(pattern=VERSION)]
 Split = Literal["train", "test"]
+DataFile = Annotated[str, Field(pattern=r"^[^/.*][^*]*\.(parquet|json|jsonl|jsonl\.gz|csv)$")]
+"""Path of a file of data in a dataset; no script."""
 
 
 class Licensed(Strict):
@@ -98,17 +100,22 @@ class AdlRun(Run):
 
 
 class SetJudging(Judging):
-    """Who judges each run's answers, drawn by its own law."""
+    """Who judges each run's answers, drawn by its own law. Protocol mt_bench rates two turns and compares with nothing."""
 
     against: Literal["reference", "base"] = Field("reference", description="the dataset's own answers, or those of π₀")
     runs: list[str] | None = Field(None, description="whose answers, on every base; default: π₀'s and all runs'")
+    difficulties: bool = Field(
+        False,
+        description="of protocol alpaca_eval: whether the dataset has alpaca_eval.json and df_gamed.csv, by which AlpacaEval "
+        "controls length",
+    )
 
     @model_validator(mode="after")
     def _available(self) -> "SetJudging":
         if isinstance(self.judge, KnownJudge):
             raise ValueError("judge.kind: known is the judge of a testbed; take endpoint or reward_model")
-        if self.protocol == "mt_bench":
-            raise ValueError("protocol: mt_bench judges two turns, and a set has one; take another protocol")
+        if self.difficulties and self.protocol != "alpaca_eval":
+            raise ValueError("difficulties: AlpacaEval's are of protocol alpaca_eval; leave it out")
         return self
 
 
@@ -117,17 +124,29 @@ class EvaluationSet(Answered):
 
     split: str = Field("test", description="the dataset's name")
     prompts: int = Field(gt=0)
+    answers: str | None = Field(None, description="of arena_hard: the dataset's file of a model's answers to compare with")
+    files: list[DataFile] | None = Field(None, description="of the dataset, these alone are fetched; default: all of rows")
     judging: SetJudging | None = Field(None, description="who says which answers are better; default: nobody")
 
     @model_validator(mode="after")
     def _comparable(self) -> "EvaluationSet":
-        if self.judging and self.judging.against == "reference" and self.format in _QUESTIONS_ONLY:
+        wanted = {"alpaca_eval.json", "df_gamed.csv"}
+        if self.judging is not None and self.judging.difficulties and not wanted <= set(self.files or ()):
+            raise ValueError(f"judging.difficulties: name {' and '.join(sorted(wanted))} of the dataset in files")
+        if self.answers is not None and self.format != "arena_hard":
+            raise ValueError(f"answers: rows of {self.format} have their own, or none; leave it out")
+        if self.judging is None:
+            return self
+        if self.judging.protocol == "mt_bench" and self.format != "mt_bench":
+            raise ValueError(f"judging.protocol: mt_bench rates two turns, and {self.format} has one; take another protocol")
+        has_answers = self.format not in _QUESTIONS_ONLY or self.answers is not None
+        if self.judging.against == "reference" and self.judging.protocol != "mt_bench" and not has_answers:
             raise ValueError(f"judging.against: {self.format} has no answers to compare with; set it to base")
         return self
 
 
 _QUESTIONS_ONLY = ("mt_bench", "arena_hard")
-"""Formats without answers."""
+"""Formats whose rows have no answers."""
 
 
 class AdlEvaluation(Strict):

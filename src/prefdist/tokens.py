@@ -61,6 +61,16 @@ class TextCodec:
             return self._chat.prompt(text)
         return [self.bos_id, *text_ids(self._tokenizer, text), *self._newline]
 
+    def second_prompt(self, text: str, answer: Sequence[int], second: str) -> list[int]:
+        """A prompt, the ids of a model's answer to it, and a second question, up to where its answer starts.
+
+        Whatever ended the answer, the template's own end stands behind it. UserError without a chat template, or with one
+        that has no second turn.
+        """
+        if self._chat is None:
+            raise UserError(f"{self.folder}: a second turn needs a chat template, which its tokenizer lacks")
+        return [*self.prompt(text), *(i for i in answer if i not in self.stop_ids), *self._chat.second_turn(second)]
+
     def response(self, text: str) -> list[int]:
         """text <eos>. Untrimmed, so that a sampled response and its text have the same ids; nothing follows the EOS."""
         return [*(self._chat.answer(text) if self._chat else text_ids(self._tokenizer, text)), self.eos_id]

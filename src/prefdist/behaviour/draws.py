@@ -14,7 +14,7 @@ from prefdist.models import load_frozen
 from prefdist.sampling.contrastive import Contrast, Pair
 from prefdist.sampling.engines import Source, local, opened, write_about
 from prefdist.sampling.law import Sampler
-from prefdist.sampling.rows import check_context, draw_with_law
+from prefdist.sampling.rows import Asked, asked, check_context, draw_with_law
 from prefdist.scoring.shards import sharded
 from prefdist.tokens import TextCodec
 
@@ -24,29 +24,46 @@ Row = dict[str, Any]
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
     """Writes draws.parquet, in the order of the prompts. Resumes from `scratch`, which is removed at the end.
 
+    With an input `first`, draws of the same policy, the second questions of text's second_turns.parquet are answered, each once
+    behind each of the first `samples` answers to the first question.
+
     UserError if the split has no prompt, or one is too long for the model.
     """
-    prompts = held_out(inputs["text"], spec["split"], spec["prompts"])
-    if not prompts:
+    rows = held_out(inputs["text"], spec["split"], spec["prompts"])
+    if not rows:
         raise UserError(f"{inputs['text'] / 'prompts.parquet'}: no prompt of split {spec['split']!r}")
-    codec = TextCodec(inputs["policy"])
-    lengths = [len(codec.prompt(row["prompt"])) for row in prompts]
-    size = {"num_samples": spec["samples"], "max_new_tokens": spec["max_new_tokens"]}
+    codec, follows = TextCodec(inputs["policy"]), "first" in inputs
+    prompts = _second_turns(codec, rows, inputs, spec["samples"]) if follows else asked(codec, rows)
+    lengths = [len(prompt.ids) for prompt in prompts]
+    size = {"num_samples": 1 if follows else spec["samples"], "max_new_tokens": spec["max_new_tokens"]}
     with _source(spec, inputs, max(lengths) + spec["max_new_tokens"]) as (source, sampler):
         check_context(source.model, codec, prompts, spec["max_new_tokens"])
         options = {"sampler": sampler, "sample": source.sample, **size}
-        rows = sharded(
+        drawn = sharded(
             prompts,
             lengths,
             lambda part: draw_with_law(source.model, codec, part, spec["key"], **options),
-            per_shard=max(1, source.rows // spec["samples"]),
+            per_shard=max(1, source.rows // size["num_samples"]),
             schema=tables.DRAWS,
             scratch=scratch,
             what="prompts sampled",
         )
     write_about(source.about, out)
-    tables.write_table(out / "draws.parquet", rows, tables.DRAWS)
+    tables.write_table(out / "draws.parquet", drawn, tables.DRAWS)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _second_turns(codec: TextCodec, rows: list[Row], inputs: dict[str, Path], samples: int) -> list[Asked]:
+    """Of each prompt, the second question behind each of the first `samples` answers."""
+    table = tables.read_table(inputs["text"] / "second_turns.parquet", tables.SECOND_TURNS)
+    second, answers = {row["prompt_id"]: row["prompt"] for row in table}, read_draws(inputs["first"])
+    found = []
+    for row in rows:
+        name = row["prompt_id"]
+        for answer in answers[name][:samples]:
+            ids = codec.second_prompt(row["prompt"], answer["token_ids"], second[name])
+            found.append(Asked(name, ids, answer["sample"]))
+    return found
 
 
 @contextmanager

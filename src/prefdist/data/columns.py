@@ -19,11 +19,13 @@ class Columns:
     """Where prompt and answers stand: each a text, or turns, of which a prompt is the first and an answer the last.
 
     `continues`: answers go on where the prompt's text ends, and stand behind exactly one space, as the text was written.
+    `right`: the prompt is two turns of a user, and this column holds a right answer to each, or none.
     """
 
     prompt: str
     answers: tuple[str, ...]
     continues: bool = False
+    right: str | None = None
 
 
 PAIRS = {
@@ -37,10 +39,19 @@ ANSWERED = {
     "tldr_oai": Columns("query", ("reference_response",), continues=True),
     "tldr_trl": Columns("prompt", ("completion",), continues=True),
     "alpaca_eval": Columns("instruction", ("output",)),
-    "mt_bench": Columns("prompt", ()),
-    "arena_hard": Columns("turns", ()),
+    "mt_bench": Columns("prompt", (), right="reference"),
+    "arena_hard": Columns("prompt", ()),
 }
-"""Of prompts with one answer, or none. Of MT-Bench's two turns the first is taken."""
+"""Of prompts with one answer, or none. Arena-Hard's answers lie in files of their own (arena_hard.py)."""
+
+
+@dataclass(frozen=True)
+class SecondTurn:
+    """A user's second question, and right answers to the first and to it; empty where there is none."""
+
+    prompt: str
+    first_reference: str
+    reference: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ class Found:
     prompt: str
     answers: tuple[str, ...]
     defect: str | None
+    second: SecondTurn | None = None
 
     def named(self, source: Path, defect: str, **more: Any) -> dict[str, Any]:
         """A line of defects.json."""
@@ -73,7 +85,16 @@ def read_columns(rows: Sequence[Row], columns: Columns) -> Iterator[Found]:
             defect = "empty_final_turn"
         elif len(set(answers)) < len(answers):
             defect = "identical_responses"
-        yield Found(row, prompt, tuple(f" {answer}" for answer in answers) if columns.continues else answers, defect)
+        second = None if columns.right is None else _second(row, columns.prompt, columns.right)
+        yield Found(row, prompt, tuple(f" {answer}" for answer in answers) if columns.continues else answers, defect, second)
+
+
+def _second(row: Row, column: str, right: str) -> SecondTurn:
+    turns, references = row.texts(column), row.texts(right) if any(row.values.get(right) or ()) else ["", ""]
+    for name, found in ((column, turns), (right, references)):
+        if len(found) != 2:
+            raise row.error(name, f"has {len(found)} turns, not two")
+    return SecondTurn(turns[1].strip(), references[0].strip(), references[1].strip())
 
 
 def _text(row: Row, column: str, turn: int) -> str:

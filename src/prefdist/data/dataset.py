@@ -1,4 +1,4 @@
-"""The stage `dataset`: the files of rows of a dataset, as they are."""
+"""The stage `dataset`: the files of a dataset that hold data, as they are."""
 
 from pathlib import Path
 from typing import Any
@@ -7,5 +7,5 @@ from prefdist.data.hub import fetch_dataset
 
 
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
-    """JSON-lines and Parquet files of one commit, or of a local folder; no script is taken."""
-    fetch_dataset(spec["dataset"], spec["revision"], out)
+    """Files of rows, or those that the specification lists as `files`, of one commit or a local folder; no script is taken."""
+    fetch_dataset(spec["dataset"], spec["revision"], out, spec.get("files"))

@@ -5,7 +5,7 @@ Left out: what becomes of them (the plans), and other columns of a dataset than 
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +51,27 @@ def _copy(folder: Path, patterns: Iterable[str], out: Path) -> None:
         shutil.copyfile(file, copy)
 
 
-def fetch_dataset(repo: str, revision: str | None, out: Path) -> None:
-    """The files of rows of a dataset in `out`: of one commit of the hub, or copied from a local folder. UserError as above."""
+def fetch_dataset(repo: str, revision: str | None, out: Path, files: Sequence[str] | None = None) -> None:
+    """The files of rows of a dataset in `out`: of one commit of the hub, or copied from a local folder. UserError as above.
+
+    files: these paths instead, all of which must be there.
+    """
+    _take_dataset(repo, revision, out, ROW_FILES if files is None else files)
+    for file in files or ():
+        if not (out / file).is_file():
+            raise UserError(f"dataset {repo}, revision {revision}: no file {file} in it; look at its page, or leave out files")
+
+
+def _take_dataset(repo: str, revision: str | None, out: Path, patterns: Sequence[str]) -> None:
     if Path(repo).is_dir():
-        _copy(Path(repo), ROW_FILES, out)
+        _copy(Path(repo), patterns, out)
         return
     _check_revision("dataset", "dataset", repo, revision)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError
 
     try:
-        snapshot_download(repo, repo_type="dataset", revision=revision, local_dir=out, allow_patterns=list(ROW_FILES))
+        snapshot_download(repo, repo_type="dataset", revision=revision, local_dir=out, allow_patterns=list(patterns))
     except (OSError, HTTPError, HFValidationError) as error:
         raise UserError(_unreachable("dataset", repo, revision, error)) from error
     shutil.rmtree(out / ".cache", ignore_errors=True)

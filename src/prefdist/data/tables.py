@@ -26,6 +26,11 @@ PROMPTS = pa.schema(
 )
 """A row is a documented function or class: what a reader sees, and its summary line."""
 
+SECOND_TURNS = pa.schema(
+    [("prompt_id", pa.string()), ("prompt", pa.string()), ("first_reference", pa.string()), ("reference", pa.string())]
+)
+"""A row is the second question of a dialogue whose first is prompt_id's; right answers to the first and to it, or empty."""
+
 PREFERENCES = pa.schema(
     [
         ("pair_id", pa.string()),

@@ -141,6 +141,9 @@ def _drawn(a: Artefact, facts: Facts) -> tuple[float, float, float, int]:
     """Prompts, tokens of a prompt and of a response, and responses a prompt of an artefact of draws."""
     lengths = facts.lengths(a)
     prompts = lengths.available(a.spec["split"], a.spec["prompts"])
+    if "first" in a.inputs:  # a second question, taken to be as long as the first, behind each answer
+        response = lengths.response(a.spec["max_new_tokens"])
+        return prompts * a.spec["samples"], 2 * lengths.prompt + response, response, 1
     return prompts, lengths.prompt, lengths.response(a.spec["max_new_tokens"]), a.spec["samples"]
 
 

@@ -92,19 +92,19 @@ def read_pairs(inputs: dict[str, Path], samples: int | None = None) -> list[Comp
 
 
 def read_dialogues(inputs: dict[str, Path], samples: int | None = None) -> list[Comparison]:
-    """Answers of two turns: `answers` to `prompts`, and `second_answers` to `second_prompts`, with the same names and samples.
+    """Answers of two turns: `answers` to `prompts`, `second_answers` to their second turns, with the same names and samples.
 
-    samples: a prompt's first answers, so many; None for all. References, where a prompt has one, are right answers.
+    samples: a prompt's first answers, so many; None for all. References, where a question has one, are right answers.
 
     Raises:
         UserError: a prompt or an answer of either turn is missing.
     """
-    prompts, second_prompts = _prompts(inputs["prompts"]), _prompts(inputs["second_prompts"])
+    prompts, second_turns = _prompts(inputs["prompts"]), _second_turns(inputs["prompts"])
     answers, second = (read_answers(inputs[role], samples) for role in ("answers", "second_answers"))
     found = []
     for prompt_id, drawn in answers.items():
         first = _of(prompts, prompt_id, inputs["prompts"], inputs["answers"])
-        follow = _of(second_prompts, prompt_id, inputs["second_prompts"], inputs["answers"])
+        turn = _of(second_turns, prompt_id, inputs["prompts"] / "second_turns.parquet", inputs["answers"])
         replies = _of(second, prompt_id, inputs["second_answers"], inputs["answers"])
         if list(replies) != list(drawn):
             raise UserError(
@@ -118,10 +118,10 @@ def read_dialogues(inputs: dict[str, Path], samples: int | None = None) -> list[
                     sample,
                     first["prompt"],
                     answer,
-                    reference=first["reference"] or None,
-                    second_prompt=follow["prompt"],
+                    reference=turn["first_reference"] or None,
+                    second_prompt=turn["prompt"],
                     second_answer=replies[sample].text,
-                    second_reference=follow["reference"] or None,
+                    second_reference=turn["reference"] or None,
                 )
             )
     return found
@@ -151,6 +151,11 @@ def read_answers(folder: Path, samples: int | None = None) -> dict[str, dict[int
 
 def _prompts(folder: Path) -> dict[str, Row]:
     rows: Sequence[Row] = tables.read_table(folder / "prompts.parquet", tables.PROMPTS)
+    return {row["prompt_id"]: row for row in rows}
+
+
+def _second_turns(folder: Path) -> dict[str, Row]:
+    rows: Sequence[Row] = tables.read_table(folder / "second_turns.parquet", tables.SECOND_TURNS)
     return {row["prompt_id"]: row for row in rows}
 
 

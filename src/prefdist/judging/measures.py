@@ -3,9 +3,10 @@
 Per prompt (null where nothing could be read): `win_rate`, mean of preference − 1 over samples and orders; `unparsable`, share
 of replies that could not be read; `position_agreement`, share of pairs shown in both orders on which the verdicts agree;
 `first_shown_wins`, how often the first shown wins over both orders (0.5: no position bias); `battles` and `battles_won`,
-Arena-Hard's weighted counts; `rating`, `rating_turn_1`, `rating_turn_2`, MT-Bench's; `length_answer`, `length_baseline` in
-characters; `length_controlled` or `length_controlled_plain` (without AlpacaEval's file), predicted preferences at equal
-lengths. Left out: differences between runs (evaluation/significance.py), intervals over seeds (evaluation/bootstrap.py).
+Arena-Hard's weighted counts, and `arena_hard`, whose mean is their ratio; `rating`, `rating_turn_1`, `rating_turn_2`,
+MT-Bench's; `length_answer`, `length_baseline` in characters; `length_controlled` or `length_controlled_plain` (without
+AlpacaEval's file), predicted preferences at equal lengths. Left out: differences between runs (evaluation/significance.py),
+intervals over seeds (evaluation/bootstrap.py).
 """
 
 import math
@@ -76,9 +77,21 @@ def length_controlled_values(
 SIDES = ("baseline", "answer")
 
 
+def arena_hard_values(of_prompt: dict[str, Row]) -> dict[str, float]:
+    """By prompt with a verdict: R + (won − R·fought)/mean fought, R being all battles won by all fought.
+
+    Their mean is R, and an interval of their mean is the one of R to first order: the linearised ratio of Cochran, Sampling
+    Techniques (1977), chapter 6.
+    """
+    read = {name: values for name, values in of_prompt.items() if values["battles"]}
+    fought, won = (math.fsum(values[key] for values in read.values()) for key in ("battles", "battles_won"))
+    mean = fought / max(1, len(read))
+    return {name: won / fought + (v["battles_won"] - won / fought * v["battles"]) / mean for name, v in read.items()}
+
+
 def summary(judgements: Sequence[Row], metrics: Sequence[Row], *, compares: bool, prices: Row | None) -> Row:
     """What a table shows of one run: every metric's mean with a 95 % interval over prompts, win rate by AlpacaEval's rules,
-    Arena-Hard's score, how many judgements could not be read, and what they cost.
+    how many judgements could not be read, and what they cost.
 
     UserError if no judgement could be read.
     """
@@ -100,9 +113,6 @@ def summary(judgements: Sequence[Row], metrics: Sequence[Row], *, compares: bool
         wins = {name: _mean(_wins(rows)) for name, rows in of_prompts(judgements).items()}
         rate = win_rate([None if value is None else 1.0 + value for value in wins.values()])
         found["win_rate"] = {key: _finite(value) for key, value in asdict(rate).items()}
-    if "battles" in by_metric:
-        fought, won = (math.fsum(value or 0.0 for *_, value in by_metric[name]) for name in ("battles", "battles_won"))
-        found["arena_hard_score"] = 100.0 * won / fought
     tokens = [[row[name] for row in judgements if row[name] is not None] for name in ("prompt_tokens", "completion_tokens")]
     found["tokens"] = {"prompt": sum(tokens[0]), "completion": sum(tokens[1])}
     if prices is not None:

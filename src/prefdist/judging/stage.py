@@ -2,10 +2,10 @@
 preference.
 
 spec: run, seed (of the metric rows), and the keys of config_judge.Judging: judge, protocol, orders, order_seed.
-inputs: prompts (prompts.parquet; the prompts that are answered), answers (draws.parquet or responses.parquet), and
+inputs: prompts (prompts.parquet; the prompts that are answered; of protocol mt_bench second_turns.parquet, too), answers
+(draws.parquet or responses.parquet), and
   baseline        answers to compare with; without it, the prompts' own references
-  second_prompts  of protocol mt_bench: the second turn's questions, under the same prompt_ids
-  second_answers  of protocol mt_bench: the answers to these, under the same samples
+  second_answers  of protocol mt_bench: the answers to the second turns, under the same samples
   reward_model    of judge reward_model
   target          of judge known
   alpaca_eval     of protocol alpaca_eval, if there is one: a folder with AlpacaEval's alpaca_eval.json and df_gamed.csv
@@ -25,7 +25,7 @@ from prefdist.judging.comparisons import Comparison, read_dialogues, read_pairs
 from prefdist.judging.endpoint import Endpoint
 from prefdist.judging.local import KnownPreference, RewardModel
 from prefdist.judging.schemas import COMPARISONS, JUDGEMENTS
-from prefdist.judging.tables import judging_of, measured, write
+from prefdist.judging.tables import gamed, judging_of, measured, write
 
 REPLIES = "judge_replies"
 
@@ -41,9 +41,10 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
     judging = judging_of(spec)
     read = read_dialogues if judging.protocol == "mt_bench" else read_pairs
     comparisons = read(inputs, judging.samples)
-    judgements = judge_of(judging, inputs, scratch.with_name(REPLIES)).judge(comparisons)
     rows = [comparison.row() for comparison in comparisons]
-    metrics, found = measured(spec, rows, judgements, inputs.get("alpaca_eval"))
+    controls = gamed(inputs.get("alpaca_eval"), rows)  # what is wrong with these files is said before a judge is paid
+    judgements = judge_of(judging, inputs, scratch.with_name(REPLIES)).judge(comparisons)
+    metrics, found = measured(spec, judgements, controls)
     tables.write_table(out / "comparisons.parquet", rows, COMPARISONS)
     tables.write_table(out / "judgements.parquet", judgements, JUDGEMENTS)
     write(out, metrics, found)

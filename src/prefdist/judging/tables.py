@@ -12,12 +12,13 @@ from prefdist.errors import UserError
 from prefdist.judging.annotations import Annotation, annotations
 from prefdist.judging.endpoint import reading_columns
 from prefdist.judging.length_control import Gamed, read_gamed
-from prefdist.judging.measures import length_controlled_values, of_prompts, prompt_values, summary
+from prefdist.judging.measures import arena_hard_values, length_controlled_values, of_prompts, prompt_values, summary
 from prefdist.judging.protocols import PROTOCOLS
 from prefdist.judging.protocols.form import Reply
 from prefdist.judging.schemas import COMPARISONS, JUDGEMENTS
 
 Row = dict[str, Any]
+Controls = tuple[Gamed | None, dict[str, int] | None]
 
 
 def judging_of(spec: Row) -> Judging:
@@ -25,11 +26,8 @@ def judging_of(spec: Row) -> Judging:
     return Judging.model_validate({key: value for key, value in spec.items() if key not in ("run", "seed")})
 
 
-def measured(spec: Row, comparisons: list[Row], judgements: list[Row], alpaca_eval: Path | None) -> tuple[list[Row], Row]:
-    """Rows of tables.METRICS and the summary.
-
-    alpaca_eval: a folder with AlpacaEval's alpaca_eval.json and df_gamed.csv, for length control.
-    """
+def measured(spec: Row, judgements: list[Row], controls: Controls) -> tuple[list[Row], Row]:
+    """Rows of tables.METRICS and the summary. controls: for length control, as `gamed` reads them."""
     judging = judging_of(spec)
     asked = isinstance(judging.judge, EndpointJudge)
     compares = judging.protocol is None or PROTOCOLS[judging.protocol].compares
@@ -38,10 +36,14 @@ def measured(spec: Row, comparisons: list[Row], judgements: list[Row], alpaca_ev
         for name, rows in of_prompts(judgements).items()
     }
     if judging.protocol == "alpaca_eval":
-        controlled = length_controlled_values(judgements, *_gamed(alpaca_eval, comparisons))
+        controlled = length_controlled_values(judgements, *controls)
         if controlled is not None:
             for name, value in controlled[1].items():
                 of_prompt[name][controlled[0]] = value
+    if judging.protocol == "arena_hard":
+        scores = arena_hard_values(of_prompt)
+        for name, values in of_prompt.items():
+            values["arena_hard"] = scores.get(name)
     key = {"run": spec["run"], "seed": spec["seed"]}
     rows = [
         {**key, "prompt_id": name, "metric": metric, "value": value}
@@ -72,7 +74,7 @@ def rebuilt(folder: Path) -> tuple[list[Row], Row]:
     protocol = judging_of(spec).protocol
     if protocol is not None:
         judgements = [{**row, **reading_columns(PROTOCOLS[protocol], row["order"], _reply(row))} for row in judgements]
-    return measured(spec, comparisons, judgements, None if used is None else Path(used["path"]))
+    return measured(spec, judgements, gamed(None if used is None else Path(used["path"]), comparisons))
 
 
 def stored_summary(folder: Path) -> Row:
@@ -110,7 +112,11 @@ def instruction_numbers(folder: Path) -> dict[str, int]:
         ) from error
 
 
-def _gamed(folder: Path | None, comparisons: list[Row]) -> tuple[Gamed | None, dict[str, int] | None]:
+def gamed(folder: Path | None, comparisons: list[Row]) -> Controls:
+    """Of the two files in the folder, which may be None: the gamed rows, and each prompt's place among the instructions.
+
+    UserError if a file is not AlpacaEval's, or a prompt is none of its instructions.
+    """
     if folder is None:
         return None, None
     numbers, found = instruction_numbers(folder), {}

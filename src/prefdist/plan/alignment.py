@@ -84,6 +84,7 @@ class Alignment:
     def _set(self, base: str, name: str) -> Artefact:
         of_set = self.suite.evaluation.sets[name]
         spec = of_set.model_dump(include={"format", "path", "on_defect"}) | {"splits": {"test": of_set.split}} | self._budget()
+        spec |= {} if of_set.answers is None else {"answers": of_set.answers}
         return Artefact("prompts", f"{base}-{name}", spec, {"base": self.models[base], "dataset": _dataset(of_set)})
 
     def draws(self, policy: str, name: str, law: Decoding, seed: int) -> Artefact:
@@ -95,6 +96,11 @@ class Alignment:
         spec = wanted | {"law": law.model_dump(exclude_defaults=True), "key": f"{name}/{seed}"}
         inputs = {"text": self._set(base, name), "policy": self.model(policy, seed)}
         return Artefact("draws", f"{policy}-{name}-{law_name(law)}-{seed}", spec, inputs, engine_code(spec))
+
+    def _second_turns(self, first: Artefact, samples: int | None) -> Artefact:
+        """Answers to second questions, each behind one of the first answers."""
+        spec = first.spec | {"key": f"{first.spec['key']}/second", "samples": samples or first.spec["samples"]}
+        return Artefact("draws", f"{first.name}-second", spec, first.inputs | {"first": first}, engine_code(spec))
 
     def laws(self, policy: str) -> dict[str, Decoding]:
         """That which all policies have in common, and the policy's own."""
@@ -129,12 +135,16 @@ class Alignment:
                 continue
             for seed in self.suite.seeds:
                 inputs = {"prompts": self._set(base, name), "answers": self.draws(policy, name, self.suite.decoding(run), seed)}
-                if judging.against == "base":
+                if judging.protocol == "mt_bench":
+                    inputs["second_answers"] = self._second_turns(inputs["answers"], judging.samples)
+                elif judging.against == "base":
                     inputs["baseline"] = self.draws(f"{base}-{BASE}", name, self.suite.decoding(BASE), seed)
                 local = judging.judge.kind == "reward_model"
                 if local:
                     inputs["reward_model"] = self.trainings[base].reward_model(seed)
-                spec = {"run": policy, "seed": seed, **judging.model_dump(exclude={"against", "runs"})}
+                if judging.difficulties:
+                    inputs["alpaca_eval"] = _dataset(of_set)
+                spec = {"run": policy, "seed": seed, **judging.model_dump(exclude={"against", "runs", "difficulties"})}
                 stage = "judge_local" if local else "judge"
                 found[f"{name}/{seed}"] = Artefact(stage, f"{policy}-{name}-{seed}", spec, inputs)
         return found
@@ -193,4 +203,7 @@ def _stored(model: StoredModel) -> dict[str, Any]:
 
 
 def _dataset(source: Source) -> Artefact:
-    return Artefact("dataset", Path(source.dataset).name, source.model_dump(include={"dataset", "revision"}))
+    spec = source.model_dump(include={"dataset", "revision", "files"})
+    if spec.get("files") is None:
+        spec.pop("files", None)
+    return Artefact("dataset", Path(source.dataset).name, spec)

@@ -76,6 +76,10 @@ _JUDGED = (
     MetricSpec("win_rate", "judge's win rate", "%", "higher", scale=100, decimals=1),
     MetricSpec("length_controlled", "at equal lengths", "%", "higher", scale=100, decimals=1),
     MetricSpec("length_controlled_plain", "at equal lengths, by lengths alone", "%", "higher", scale=100, decimals=1),
+    MetricSpec("arena_hard", "battles won", "%", "higher", scale=100, decimals=1),
+    MetricSpec("rating", "judge's rating", "of 10", "higher"),
+    MetricSpec("rating_turn_1", "of the first turn", "of 10", "higher"),
+    MetricSpec("rating_turn_2", "of the second turn", "of 10", "higher"),
     MetricSpec("position_agreement", "both orders agree", "%", "higher", scale=100, decimals=1),
     MetricSpec("first_shown_wins", "the first shown wins", "%", scale=100, decimals=1),
     MetricSpec("unparsable", "replies not read", "%", "lower", scale=100, decimals=1),
@@ -96,7 +100,7 @@ _MAIN = {
     "calibration": ("accuracy", "nll", "brier"),
     "best_of_n": ("pass_at_1",),
     "tax": ("text_nll",),
-    "alignment": ("win_rate", "reward_gain", "kl", "reward_gain_own", "kl_own", "length"),
+    "alignment": ("win_rate", "rating", "reward_gain", "kl", "reward_gain_own", "kl_own", "length"),
 }
 _TERMINAL = (
     *("win_rate_base", "reward_apart", "embedding_distance", "self_bleu", "pass_at_1", "tpm_win", "accuracy", "text_nll"),

@@ -1,6 +1,7 @@
 """Responses of a model as rows of a table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prefdist.errors import UserError
@@ -11,16 +12,35 @@ from prefdist.tokens import TextCodec
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A prompt as ids. `sample`: of a second turn, the answer that it follows; what is drawn goes by that number."""
+
+    prompt_id: str
+    ids: list[int]
+    sample: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What its random numbers depend on, beside the key."""
+        return self.prompt_id if self.sample is None else f"{self.prompt_id}/{self.sample}"
+
+
+def asked(codec: TextCodec, prompts: Sequence[Row]) -> list[Asked]:
+    """Rows of the prompts table, each one user turn."""
+    return [Asked(row["prompt_id"], codec.prompt(row["prompt"])) for row in prompts]
+
+
 def draw(model: Any, codec: TextCodec, prompts: list[Row], key: str, **options: Any) -> list[Row]:
-    """Rows of the responses table; arguments and errors as of `draw_with_law`."""
-    rows = draw_with_law(model, codec, prompts, key, **options)
+    """Rows of the responses table to rows of the prompts table; arguments and errors as of `draw_with_law`."""
+    rows = draw_with_law(model, codec, asked(codec, prompts), key, **options)
     return [{name: value for name, value in row.items() if name != "logq"} for row in rows]
 
 
 def draw_with_law(
     model: Any,
     codec: TextCodec,
-    prompts: list[Row],
+    prompts: Sequence[Asked],
     key: str,
     *,
     num_samples: int,
@@ -28,7 +48,7 @@ def draw_with_law(
     sampler: Sampler = ANCESTRAL,
     sample: Callable[..., list[list[Sample]]] = sample,
 ) -> list[Row]:
-    """Rows of the table of draws, `num_samples` for each row of the prompts table, in their order.
+    """Rows of the table of draws, `num_samples` for each prompt, in their order.
 
     sample: of the model's engine (engines.py). UserError, before any is drawn, for a prompt that leaves no room for its
     response.
@@ -36,8 +56,8 @@ def draw_with_law(
     check_context(model, codec, prompts, max_new_tokens)
     drawn = sample(
         model,
-        [codec.prompt(row["prompt"]) for row in prompts],
-        [f"{key}/{row['prompt_id']}" for row in prompts],
+        [prompt.ids for prompt in prompts],
+        [f"{key}/{prompt.name}" for prompt in prompts],
         num_samples=num_samples,
         max_new_tokens=max_new_tokens,
         stop_ids=codec.stop_ids,
@@ -45,8 +65,8 @@ def draw_with_law(
     )
     return [
         {
-            "prompt_id": row["prompt_id"],
-            "sample": i,
+            "prompt_id": prompt.prompt_id,
+            "sample": i if prompt.sample is None else prompt.sample,
             "token_ids": s.token_ids,
             "text": codec.decode(s.token_ids),
             "finish_reason": s.finish_reason,
@@ -54,19 +74,18 @@ def draw_with_law(
             "logp": s.logp,
             "logq": s.logq,
         }
-        for row, samples in zip(prompts, drawn, strict=True)
+        for prompt, samples in zip(prompts, drawn, strict=True)
         for i, s in enumerate(samples)
     ]
 
 
-def check_context(model: Any, codec: TextCodec, prompts: list[Row], max_new_tokens: int) -> None:
+def check_context(model: Any, codec: TextCodec, prompts: Sequence[Asked], max_new_tokens: int) -> None:
     """UserError, naming the prompt, if one and a response of max_new_tokens are longer than the model's context."""
     context = getattr(model.config, "max_position_embeddings", None)
-    for row in prompts:
-        length = len(codec.prompt(row["prompt"]))
-        if context is not None and length + max_new_tokens > context:
+    for prompt in prompts:
+        if context is not None and len(prompt.ids) + max_new_tokens > context:
             raise UserError(
-                f"{codec.folder}: prompt {row['prompt_id']!r} has {length} tokens, which with max_new_tokens {max_new_tokens} "
-                f"is more than the model's context (max_position_embeddings), {context}; lower max_new_tokens or leave the "
-                "prompt out"
+                f"{codec.folder}: prompt {prompt.name!r} has {len(prompt.ids)} tokens, which with max_new_tokens "
+                f"{max_new_tokens} is more than the model's context (max_position_embeddings), {context}; lower "
+                "max_new_tokens or leave the prompt out"
             )

@@ -14,7 +14,7 @@ from prefdist.data.selection import first_prompts, held_out
 from prefdist.errors import UserError
 from prefdist.sampling.engines import opened, write_about
 from prefdist.sampling.law import Sampler
-from prefdist.sampling.rows import check_context, draw
+from prefdist.sampling.rows import asked, check_context, draw
 from prefdist.sampling.subsets import max_min_subset
 from prefdist.scoring.shards import sharded
 from prefdist.tokens import TextCodec
@@ -48,12 +48,13 @@ def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path)
 def _drawn(spec: dict[str, Any], policy: Path, prompts: list[Row], scratch: Path) -> tuple[list[Row], dict[str, Any]]:
     """`draws` rows of the samples table for each prompt, in their order, and what drew them."""
     codec = TextCodec(policy)
-    lengths = [len(codec.prompt(row["prompt"])) for row in prompts]
+    questions = asked(codec, prompts)
+    lengths = [len(question.ids) for question in questions]
     sampler = Sampler(temperature=spec["temperature"], top_p=spec["top_p"])
     size = {"num_samples": spec["draws"], "max_new_tokens": spec["max_new_tokens"]}
     with opened(spec.get("engine", TRANSFORMERS), policy, max(lengths) + spec["max_new_tokens"]) as source:
         # The longest prompts come last, perhaps after hours.
-        check_context(source.model, codec, prompts, spec["max_new_tokens"])
+        check_context(source.model, codec, questions, spec["max_new_tokens"])
 
         def compute(part: list[Row]) -> list[Row]:
             prompt_of = {row["prompt_id"]: row["prompt"] for row in part}
