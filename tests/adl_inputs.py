@@ -260,7 +260,10 @@ def check_tables(root: Path, found: Any, bases: dict[str, int], sets: tuple[str,
     assert len(policies) == sum(bases.values())
     for name in sets:
         text = (results / f"{name}.md").read_text()
+        judged = any(cell["metric"] in (f"{name}/win_rate", f"{name}/rating") for cell in cells)
+        sections = [part.splitlines()[0] for part in re.split("^### ", text, flags=re.MULTILINE)[1:]]
         assert all(f"## {base}\n" in text for base in bases)
+        assert sections == [*["The judge"] * judged, "At one temperature", "Own decoding"] * len(bases)
         assert (results / f"frontier-{name}.svg").is_file()
     assert {cell["metric"].partition("/")[0] for cell in cells} == set(sets)
     assert len((results / "cost.csv").read_text().splitlines()) == 1 + sum(bases.values()) - len(bases)

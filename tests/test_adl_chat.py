@@ -99,7 +99,7 @@ def test_alpaca_eval_controls_length_by_its_own_files(chat: Made) -> None:
     )
     assert len(rows) == 6
     assert list(metric(root, judged, "length_controlled").values()) == pytest.approx(list(controlled.preferences))
-    assert "| at equal lengths (%) ↑ |" in (root / found.final.path / "alpaca_eval.md").read_text()
+    assert "| at equal lengths ↑ (%) |" in (root / found.final.path / "alpaca_eval.md").read_text()
 
 
 def test_a_reward_model_judges_chats(chat: Made) -> None:

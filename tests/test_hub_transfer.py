@@ -114,6 +114,13 @@ def test_the_command_line_pushes_and_pulls(made: Checkout, hub: Hub, tmp_path: P
     assert artefacts.verify(other.root / path) == artefacts.verify(made.root / path)
 
 
+@pytest.mark.parametrize("name", ["notaname", "a/", "/b", "a/b/c"])
+def test_a_repository_has_an_owner_and_a_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said before the network is asked."""
+    assert main(["hub", "pull", name]) == 2
+    assert f"{name}: a repository of the hub is owner/name" in capsys.readouterr().err
+
+
 def test_a_model_comes_back_as_it_went(made: Checkout, hub: Hub, command: Command, tmp_path: Path) -> None:
     path = str(made.prior.path)
     said = good(command(made.root, "push", path, "somebody/tiny-prior"))

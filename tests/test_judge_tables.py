@@ -81,6 +81,14 @@ def test_tables_are_rebuilt_without_key_or_endpoint(artefact: Path, capsys: pyte
     assert KEY not in (artefact / "provenance.json").read_text()
 
 
+@pytest.mark.parametrize("action", [["show"], ["export"]])
+def test_another_stages_artefact_is_named(action: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "draws"
+    artefacts.make(folder, identity={"stage": "draws", "spec": {}}, inputs={}, run=lambda out: None)
+    assert main(["judgements", *action, str(folder), *(["a.json"] if action == ["export"] else [])]) == 2
+    assert f"{folder}: made by stage draws; name a folder of artefacts/judge" in capsys.readouterr().err
+
+
 def test_replies_are_read_anew_not_trusted(artefact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Verdicts altered in the table, replies left: the rebuilt table has the replies' verdicts."""
     _, before = rebuilt(artefact)

@@ -297,7 +297,8 @@ def test_the_command_prints_a_suite_and_refuses_what_has_nothing(checkout: Path,
     assert main(["published", "paper_suite"]) == 0
     assert "| small | A | KL | 3.00 ± 0.10 (s.d. of 3 seeds) | paper | not run | – | – |" in capsys.readouterr().out
     assert main(["published", "another"]) == 2
-    assert "no number in workflow/published/*.yaml stands beside this suite" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "another: no number in workflow/published/*.yaml stands beside this suite; of paper_suite some do" in said
     (checkout / "docs").mkdir()
     assert main(["published", "--write"]) == 0
     assert (checkout / DOCUMENT).read_text() == document(checkout)

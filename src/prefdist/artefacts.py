@@ -158,7 +158,7 @@ def provenance(path: Path) -> dict[str, Any]:
     except ValueError:
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("outputs"), dict):
-        raise UserError(f"{file}: not the provenance of an artefact; delete {path} and run again")
+        raise UserError(f"{file}: not the provenance of an artefact; if {path} is to be one, delete it and run again")
     return record
 
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from prefdist.errors import UserError
 
@@ -30,8 +29,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def _show(options: argparse.Namespace) -> int:
     from prefdist.artefacts import verify
-    from prefdist.judging.tables import rebuilt, stored_summary
+    from prefdist.judging.tables import judged_spec, rebuilt, stored_summary
 
+    judged_spec(options.artefact)
     verify(options.artefact)
     found, stored = rebuilt(options.artefact)[1], stored_summary(options.artefact)
     print(json.dumps(found, indent=1))
@@ -43,12 +43,10 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from prefdist.artefacts import provenance
     from prefdist.judging.annotations import write_annotations
-    from prefdist.judging.tables import annotated
+    from prefdist.judging.tables import annotated, judged_spec
 
-    spec: dict[str, Any] = provenance(options.artefact)["spec"]
-    found = annotated(options.artefact, spec, options.baseline)
+    found = annotated(options.artefact, judged_spec(options.artefact), options.baseline)
     write_annotations(options.file, found)
     print(f"{options.file}: {len(found)} annotations")
 

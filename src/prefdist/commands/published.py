@@ -14,7 +14,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def _published(options: argparse.Namespace) -> None:
     from prefdist.paths import PUBLISHED, project_root
-    from prefdist.published.document import DOCUMENT, document, page
+    from prefdist.published.document import DOCUMENT, document, page, suites_of
 
     root = project_root()
     if options.write:
@@ -25,5 +25,6 @@ def _published(options: argparse.Namespace) -> None:
         return
     text = page(root, options.suite) if options.suite else document(root)
     if text is None:
-        raise UserError(f"{options.suite}: no number in {PUBLISHED}/*.yaml stands beside this suite")
+        having = ", ".join(sorted(suites_of(root)))
+        raise UserError(f"{options.suite}: no number in {PUBLISHED}/*.yaml stands beside this suite; of {having} some do")
     print(text, end="")

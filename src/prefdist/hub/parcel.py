@@ -105,6 +105,12 @@ def read_manifest(text: str, where: str) -> dict[str, Any]:
     return dict(manifest)
 
 
+def check_name(repo: str) -> None:
+    """UserError unless it can be the name of a repository of the hub."""
+    if repo.count("/") != 1 or not all(repo.split("/")):
+        raise UserError(f"{repo}: a repository of the hub is owner/name")
+
+
 def check(folder: Path, manifest: dict[str, Any], where: str) -> None:
     """Every file is the one that was pushed, and the provenance is of the artefact that the manifest names.
 

@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-from prefdist.errors import UserError
 from prefdist.hub.cards import card
 from prefdist.hub.measured import measured
 from prefdist.hub.origins import licence, origins_of
-from prefdist.hub.parcel import Parcel, pack
+from prefdist.hub.parcel import Parcel, check_name, pack
 from prefdist.paths import project_root
 
 
 def post(folder: Path, repo: str, *, adapter: bool, base: str | None, given: str | None) -> tuple[Parcel, str]:
     """Parcel and card of an artefact of the checkout; `given` is a licence. UserError as in what it calls."""
-    if repo.count("/") != 1:
-        raise UserError(f"{repo}: a repository of the hub is owner/name")
+    check_name(repo)
     root = project_root()
     parcel = pack(folder, adapter=adapter, base=base)
     origins = origins_of(parcel.record, root)

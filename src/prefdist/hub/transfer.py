@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdist.errors import UserError
-from prefdist.hub.parcel import CARD, MANIFEST, Parcel, check, read_manifest
+from prefdist.hub.parcel import CARD, MANIFEST, Parcel, check, check_name, read_manifest
 from prefdist.paths import ARTEFACTS
 
 _OWN = {CARD, MANIFEST, ".gitattributes"}
@@ -69,6 +69,7 @@ def pull(repo: str, root: Path, *, dataset: bool, revision: str, out: Path | Non
     """
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
+    check_name(repo)
     kind = "dataset" if dataset else "model"
     with _said(repo), _beside(out.parent if out else root / ARTEFACTS) as folder:
         commit = HfApi().repo_info(repo, repo_type=kind, revision=revision).sha

@@ -26,6 +26,17 @@ def judging_of(spec: Row) -> Judging:
     return Judging.model_validate({key: value for key, value in spec.items() if key not in ("run", "seed")})
 
 
+def judged_spec(folder: Path) -> Row:
+    """The specification of a finished artefact. UserError if another stage made it."""
+    record = provenance(folder)
+    if record.get("stage") not in ("judge", "judge_local"):
+        raise UserError(
+            f"{folder}: made by stage {record.get('stage')}; name a folder of artefacts/judge or artefacts/judge_local"
+        )
+    spec: Row = record["spec"]
+    return spec
+
+
 def measured(spec: Row, judgements: list[Row], controls: Controls) -> tuple[list[Row], Row]:
     """Rows of tables.METRICS and the summary. controls: for length control, as `gamed` reads them."""
     judging = judging_of(spec)

@@ -31,6 +31,13 @@ def document(root: Path) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def suites_of(root: Path) -> set[str]:
+    """Suites of ours that some published number or cost stands beside."""
+    works = load_works(root)
+    rows = {row.ours.suite for work in works for table in work.tables for row in table.rows if row.ours}
+    return rows | {cost.suite for work in works for cost in work.costs if cost.suite}
+
+
 def page(root: Path, suite: str, content: Path | None = None) -> str | None:
     """One suite's rows; None if no published number is its. `content` holds its tables, if they are not released yet."""
     releases = Releases(root, {suite: content} if content else None)

@@ -1,12 +1,13 @@
 """The tables of a suite of ADL at the paper's scale, from the metric rows that lie beside them. Left out: figures, costs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prefdist.data import tables
 from prefdist.results.comparisons import HEAD, compared_lines
-from prefdist.results.metrics_behaviour import bare, main_metrics, specs
+from prefdist.results.metrics_behaviour import ALIGNMENT, JUDGED_METRICS, OWN, bare, main_metrics, specs
 from prefdist.results.tables import CAPTION, Cell, MetricSpec, main_table, markdown_table, write_csv
 
 MEASURE = "alignment"
@@ -41,12 +42,26 @@ def of_set(every: Sequence[MetricSpec], name: str) -> list[MetricSpec]:
     return [spec for spec in every if spec.key.rpartition("/")[0] == name]
 
 
+def _groups(metrics: Sequence[MetricSpec]) -> dict[str, list[MetricSpec]]:
+    """The tables of a set, each with its metrics in their order; they are headed without what the table's title says."""
+    found: dict[str, list[MetricSpec]] = {"The judge": [], "At one temperature": [], OWN.capitalize(): []}
+    titles = list(found)
+    for known in ALIGNMENT:
+        for spec in metrics:
+            if spec.key.rpartition("/")[2] == known.key:
+                title = titles[0] if known.key in JUDGED_METRICS else titles[2 if known.title.endswith(OWN) else 1]
+                found[title].append(replace(spec, title=bare(spec).title.removesuffix(f", {OWN}")))
+    return found
+
+
 def _write_set(bases: dict[str, list[str]], cells: Sequence[Cell], metrics: Sequence[MetricSpec], file: Path) -> None:
-    """A row a method, under its base."""
-    keys = {spec.key for spec in metrics}
+    """Under each base what a judge says, then both kinds of decoding: a row a method."""
     lines = [CAPTION, "", _ABOUT, ""]
     for base, policies in bases.items():
-        of_base = [cell for cell in cells if cell["run"] in policies and cell["metric"] in keys]
-        shown = [{**cell, "run": cell["run"].removeprefix(f"{base}-")} for cell in of_base]
-        lines += [f"## {base}", "", *markdown_table(shown, [bare(spec) for spec in metrics]), ""]
+        lines += [f"## {base}", ""]
+        for title, group in _groups(metrics).items():
+            keys = {spec.key for spec in group}
+            of_group = [cell for cell in cells if cell["run"] in policies and cell["metric"] in keys]
+            shown = [{**cell, "run": cell["run"].removeprefix(f"{base}-")} for cell in of_group]
+            lines += [f"### {title}", "", *markdown_table(shown, group), ""] if shown else []
     file.write_text("\n".join(lines), encoding="utf-8")

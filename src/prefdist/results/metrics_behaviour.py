@@ -86,10 +86,11 @@ _JUDGED = (
 )
 JUDGED_METRICS = frozenset(spec.key for spec in _JUDGED)
 """What a judge says of a policy's own answers to a set (judging/measures.py)."""
+OWN = "own decoding"
 ALIGNMENT = (
     *_JUDGED,
     *_ANSWERS,
-    *(replace(spec, key=f"{spec.key}_own", title=f"{spec.title}, own decoding") for spec in _ANSWERS),
+    *(replace(spec, key=f"{spec.key}_own", title=f"{spec.title}, {OWN}") for spec in _ANSWERS),
 )
 """By set of prompts: of answers at the common decoding, and at the policy's own."""
 TAX = (MetricSpec("text_nll", "−log π of text, a token", "nats", "lower", decimals=3),)
