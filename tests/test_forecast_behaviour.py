@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from changed_suites import changed
 
+from prefdist.config_adl import AdlSuite
 from prefdist.forecast import behaviour
 from prefdist.forecast.stages import FORMULAS, work_of
 from prefdist.forecast.throughput import Throughput
@@ -185,3 +187,30 @@ def test_questions_of_a_dataset_are_as_long_as_their_shots(tmp_path: Path) -> No
 
     expected: dict[str, Any] = {"score": 2 * (asked(2000, 5, 4) + asked(817, 0, 4))}
     assert work_of(artefact, Facts(tmp_path)).flops == pytest.approx(expected)
+
+
+# ---- answers that are judged, and second turns ------------------------------------------------------------------------
+
+
+def chat(**changes: Any) -> Plan:
+    return plan(changed("chat", AdlSuite, **changes), ROOT)
+
+
+def test_a_reward_model_reads_each_judged_answer_and_its_baseline() -> None:
+    """The first answer to each of 500 prompts under a model of Llama 3's shape: the prompt once, two of the longest responses."""
+    made = chat(**{"evaluation/sets/ultrafeedback/judging": {"judge": {"kind": "reward_model"}, "samples": 1}})
+    artefact, facts = named(made, "judge_local", "llama3-dpo-ultrafeedback-0"), Facts(ROOT)
+    size, lengths = facts.size(artefact.inputs["reward_model"]), facts.lengths(artefact.inputs["answers"])
+    response = lengths.response(1024)
+    each = 2 * (size.body * (lengths.prompt + 2 * response) + size.predicts * 2 * response)
+    assert work_of(artefact, facts).flops == pytest.approx({"score": 500 * each})
+
+
+def test_second_turns_read_the_first_question_and_answer() -> None:
+    """One behind each of 80 first answers."""
+    second = named(chat(), "draws", "llama3-dpo-mt_bench-t0.8_p0.9-0-second")
+    facts = Facts(ROOT)
+    size, lengths = facts.size(second.inputs["policy"]), facts.lengths(second)
+    response = lengths.response(1024)
+    each = 2 * (size.body * (2 * lengths.prompt + 2 * response) + size.predicts * response)
+    assert work_of(second, facts).flops == pytest.approx({"sample": 80 * each})

@@ -52,6 +52,14 @@ def alignment(a: Artefact, facts: Facts) -> Work:
     return total
 
 
+def judge_local(a: Artefact, facts: Facts) -> Work:
+    """Every answer and what it is compared with, under the reward model or π*: a prompt with two responses."""
+    prompts, prompt, response, n = _drawn(a.inputs["answers"], facts)
+    judged = prompts * min(n, a.spec["samples"] or n)
+    judge = facts.size(a.inputs["reward_model" if "reward_model" in a.inputs else "target"])
+    return scored(judge, judged, prompt, response, 2) + stored(judged, 2 * response_bytes(response))
+
+
 def diversity(a: Artefact, facts: Facts) -> Work:
     """A policy's samples under π₀; these and π₀'s under two reward models and, where preferences are known, π*."""
     base, total = facts.size(a.inputs["base"]), Work()
@@ -156,6 +164,7 @@ FORMULAS: dict[str, Formula] = {
     "pairs": pairs,
     "draws": draws,
     "alignment": alignment,
+    "judge_local": judge_local,
     "diversity": diversity,
     "shift": shift,
     "repeats": repeats,
