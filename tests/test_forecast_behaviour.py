@@ -197,7 +197,7 @@ def chat(**changes: Any) -> Plan:
 
 
 def test_a_reward_model_reads_each_judged_answer_and_its_baseline() -> None:
-    """The first answer to each of 500 prompts under a model of Llama 3's shape: the prompt once, two of the longest responses."""
+    """The first answer to each of 500 prompts under a model of Llama 3's shape: the prompt once, two longest responses."""
     made = chat(**{"evaluation/sets/ultrafeedback/judging": {"judge": {"kind": "reward_model"}, "samples": 1}})
     artefact, facts = named(made, "judge_local", "llama3-dpo-ultrafeedback-0"), Facts(ROOT)
     size, lengths = facts.size(artefact.inputs["reward_model"]), facts.lengths(artefact.inputs["answers"])
