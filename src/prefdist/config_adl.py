@@ -8,24 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from prefdist.config import TRANSFORMERS, VERSION, Engine, Optimisation, Run, Strict, check_objective, vllm_lacks
-from prefdist.config_judge import Judging, KnownJudge
+from prefdist.config import VERSION, Optimisation, Run, Strict, check_objective
 from prefdist.config_pad import StoredModel
-from prefdist.config_spl import BASE, Source
+from prefdist.config_sets import QUESTIONS_ONLY, Answered, AnsweredSets, Decoding, Licensed, Name, Source
+from prefdist.config_spl import BASE
 
 BaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$")]
 """Without a dash, which stands between it and the name of a run in that of a policy."""
-Name = Annotated[str, Field(pattern=VERSION)]
 Split = Literal["train", "test"]
-DataFile = Annotated[str, Field(pattern=r"^[^/.*][^*]*\.(parquet|json|jsonl|jsonl\.gz|csv)$")]
-"""Path of a file of data in a dataset; no script."""
-
-
-class Licensed(Strict):
-    """Under which terms something of the hub is to be had; `prefdist doctor <suite>` shows it."""
-
-    licence: str = Field("not stated", description="its licence")
-    gated: bool = Field(False, description="whether the hub gives it only to accounts that have accepted the licence")
 
 
 class LicensedModel(StoredModel, Licensed):
@@ -49,17 +39,6 @@ class Prompts(Strict):
     )
 
 
-class Answered(Source, Licensed):
-    """Prompts and, where the dataset has them, an answer to each."""
-
-    format: Literal["messages", "tldr_oai", "tldr_trl", "alpaca_eval", "mt_bench", "arena_hard"] = Field(
-        description="which columns: see data/columns.py"
-    )
-    on_defect: Literal["drop", "refuse"] = Field(
-        "drop", description="of rows without prompt or answer; dropped ones are listed"
-    )
-
-
 class Demonstrations(Answered):
     """What a base is fine-tuned on; its prompts may be those of the runs on the policy's samples."""
 
@@ -79,19 +58,6 @@ class LabelledPairs(Source, Licensed):
     max_response_tokens: int = Field(gt=0, description="longer responses are cut off, and have no EOS")
 
 
-class Decoding(Strict):
-    """The law by which a run's answers are drawn, beside the common one."""
-
-    temperature: float = Field(default=1.0, gt=0)
-    top_k: int = Field(default=0, ge=0, description="0: all tokens")
-    top_p: float = Field(default=1.0, gt=0, le=1)
-
-    @property
-    def in_vllm(self) -> bool:
-        """Whether vLLM has this law."""
-        return vllm_lacks(self.temperature, self.top_p, 0.0) is None
-
-
 class AdlRun(Run):
     """A method, on one base or on all of them."""
 
@@ -99,62 +65,8 @@ class AdlRun(Run):
     decoding: Decoding = Decoding()
 
 
-class SetJudging(Judging):
-    """Who judges each run's answers, drawn by its own law. Protocol mt_bench rates two turns and compares with nothing."""
-
-    against: Literal["reference", "base"] = Field("reference", description="the dataset's own answers, or those of π₀")
-    runs: list[str] | None = Field(None, description="whose answers, on every base; default: π₀'s and all runs'")
-    difficulties: bool = Field(
-        False,
-        description="of protocol alpaca_eval: whether the dataset has alpaca_eval.json and df_gamed.csv, by which AlpacaEval "
-        "controls length",
-    )
-
-    @model_validator(mode="after")
-    def _available(self) -> "SetJudging":
-        if isinstance(self.judge, KnownJudge):
-            raise ValueError("judge.kind: known is the judge of a testbed; take endpoint or reward_model")
-        if self.difficulties and self.protocol != "alpaca_eval":
-            raise ValueError("difficulties: AlpacaEval's are of protocol alpaca_eval; leave it out")
-        return self
-
-
-class EvaluationSet(Answered):
-    """Prompts that all policies answer."""
-
-    split: str = Field("test", description="the dataset's name")
-    prompts: int = Field(gt=0)
-    answers: str | None = Field(None, description="of arena_hard: the dataset's file of a model's answers to compare with")
-    files: list[DataFile] | None = Field(None, description="of the dataset, these alone are fetched; default: all of rows")
-    judging: SetJudging | None = Field(None, description="who says which answers are better; default: nobody")
-
-    @model_validator(mode="after")
-    def _comparable(self) -> "EvaluationSet":
-        wanted = {"alpaca_eval.json", "df_gamed.csv"}
-        if self.judging is not None and self.judging.difficulties and not wanted <= set(self.files or ()):
-            raise ValueError(f"judging.difficulties: name {' and '.join(sorted(wanted))} of the dataset in files")
-        if self.answers is not None and self.format != "arena_hard":
-            raise ValueError(f"answers: rows of {self.format} have their own, or none; leave it out")
-        if self.judging is None:
-            return self
-        if self.judging.protocol == "mt_bench" and self.format != "mt_bench":
-            raise ValueError(f"judging.protocol: mt_bench rates two turns, and {self.format} has one; take another protocol")
-        has_answers = self.format not in _QUESTIONS_ONLY or self.answers is not None
-        if self.judging.against == "reference" and self.judging.protocol != "mt_bench" and not has_answers:
-            raise ValueError(f"judging.against: {self.format} has no answers to compare with; set it to base")
-        return self
-
-
-_QUESTIONS_ONLY = ("mt_bench", "arena_hard")
-"""Formats whose rows have no answers."""
-
-
-class AdlEvaluation(Strict):
-    sets: dict[Name, EvaluationSet] = Field(min_length=1)
-    samples: int = Field(gt=0, description="answers a prompt and law")
-    max_new_tokens: int = Field(gt=0)
+class AdlEvaluation(AnsweredSets):
     temperature: float = Field(1.0, gt=0, description="common to all methods: their KL compares at equal temperature only")
-    engine: Engine = TRANSFORMERS
 
 
 class AdlAblation(Strict):
@@ -262,5 +174,5 @@ class AdlSuite(Strict):
             raise ValueError(f"demonstrations.objective: {error}") from error
         if row.family != "likelihood":
             raise ValueError(f"demonstrations.objective: {demonstrations.objective} learns from more than answers; take sft")
-        if demonstrations.format in _QUESTIONS_ONLY:
+        if demonstrations.format in QUESTIONS_ONLY:
             raise ValueError(f"demonstrations.format: {demonstrations.format} has no answers to learn from")

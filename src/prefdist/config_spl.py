@@ -5,32 +5,18 @@ A suite trains on the preferences of a testbed suite (`world`) or on a dataset o
 it (plan/behaviour.py).
 """
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from prefdist.config import TRANSFORMERS, VERSION, Engine, Run, Strict, check_objective, vllm_lacks
 from prefdist.config_pad import MAX_OPTIONS, StoredModel, TrainingQuestions
+from prefdist.config_sets import Source
 
 BASE = "base"
 """The name of π₀ among the runs."""
 MEASURES = ("diversity", "shift", "repeats", "calibration", "best_of_n", "tax", "benchmarks")
 """Sections of a suite: what is measured, each by a stage of its own."""
-
-
-class Source(Strict):
-    """A dataset of the hub, or local files."""
-
-    dataset: str = Field(description="owner/name on the hub, or a folder of Parquet or (compressed) JSON-lines files")
-    revision: str | None = Field(None, description="commit of the dataset; needed for one of the hub")
-    path: str = Field("", description="the folder in it that holds the files; default: all of it")
-
-    @model_validator(mode="after")
-    def _pinned(self) -> "Source":
-        if self.revision is None and not Path(self.dataset).is_dir():
-            raise ValueError(f"dataset: {self.dataset} is no folder; for one of the hub give revision, a commit")
-        return self
 
 
 class Pairs(Source):

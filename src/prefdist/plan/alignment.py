@@ -1,19 +1,18 @@
 """The artefacts of a suite of ADL at the paper's scale, each made once: for every base its data, π₀, reward models and runs."""
 
-from pathlib import Path
 from typing import Any
 
-from prefdist.config_adl import AdlSuite, Decoding
+from prefdist.config_adl import AdlSuite
 from prefdist.config_pad import StoredModel
-from prefdist.config_spl import BASE, Source
+from prefdist.config_sets import Decoding
+from prefdist.config_spl import BASE
 from prefdist.objectives.registry import FAMILIES
-from prefdist.plan.graph import Artefact, engine_code
+from prefdist.plan.answers import JUDGED, Answers, dataset
+from prefdist.plan.graph import Artefact
 from prefdist.plan.rows import read_row
 from prefdist.plan.trainings import Trainings
 
 MEASURE = "alignment"
-JUDGED = "judged"
-"""Role of judgements among the inputs of results: judged/<policy>/<set>/<seed>."""
 
 
 class Alignment:
@@ -26,6 +25,7 @@ class Alignment:
         }
         external = suite.external_reward_model
         self._external = None if external is None else Artefact("model", "reward_model", _stored(external))
+        self.answers = Answers(suite.evaluation, self._budget())
         self.trainings = {base: self._trainings(base) for base in suite.bases}
 
     def _trainings(self, base: str) -> Trainings:
@@ -51,14 +51,14 @@ class Alignment:
         spec = pairs.model_dump(include={"format", "path", "splits", "on_defect", "train_pairs", "max_response_tokens"})
         whole = {"part": "policies", "judge_share": 0.0, "max_prompt_chars": None, "repeated_prompts": "all"}
         spec |= {**whole, "test_prompts": pairs.test_pairs, **self._budget()}
-        return Artefact("pairs", f"{base}-pairs", spec, {"base": self.models[base], "dataset": _dataset(pairs)})
+        return Artefact("pairs", f"{base}-pairs", spec, {"base": self.models[base], "dataset": dataset(pairs)})
 
     def _demonstrations(self, base: str) -> Artefact | None:
         found = self.suite.demonstrations
         if found is None:
             return None
         spec = found.model_dump(include={"format", "path", "splits", "on_defect"}) | self._budget()
-        return Artefact("prompts", f"{base}-demonstrations", spec, {"base": self.models[base], "dataset": _dataset(found)})
+        return Artefact("prompts", f"{base}-demonstrations", spec, {"base": self.models[base], "dataset": dataset(found)})
 
     def _fine_tuned(self, base: str, demonstrations: Artefact) -> Artefact:
         """π₀; all of its weights are trained."""
@@ -81,26 +81,10 @@ class Alignment:
         trainings = self.trainings[base]
         return trainings.base if run == BASE else trainings.trained(run, self.suite.runs[run], seed)
 
-    def _set(self, base: str, name: str) -> Artefact:
-        of_set = self.suite.evaluation.sets[name]
-        spec = of_set.model_dump(include={"format", "path", "on_defect"}) | {"splits": {"test": of_set.split}} | self._budget()
-        spec |= {} if of_set.answers is None else {"answers": of_set.answers}
-        return Artefact("prompts", f"{base}-{name}", spec, {"base": self.models[base], "dataset": _dataset(of_set)})
-
     def draws(self, policy: str, name: str, law: Decoding, seed: int) -> Artefact:
-        """Answers to a set under a law. Equal keys give all policies equal random numbers."""
+        """Answers to a set under a law."""
         base, _ = self.suite.policies[policy]
-        settings = self.suite.evaluation
-        wanted = {"split": "test", "prompts": settings.sets[name].prompts, "samples": settings.samples}
-        wanted |= settings.model_dump(include={"max_new_tokens", "engine"} if law.in_vllm else {"max_new_tokens"})
-        spec = wanted | {"law": law.model_dump(exclude_defaults=True), "key": f"{name}/{seed}"}
-        inputs = {"text": self._set(base, name), "policy": self.model(policy, seed)}
-        return Artefact("draws", f"{policy}-{name}-{law_name(law)}-{seed}", spec, inputs, engine_code(spec))
-
-    def _second_turns(self, first: Artefact, samples: int | None) -> Artefact:
-        """Answers to second questions, each behind one of the first answers."""
-        spec = first.spec | {"key": f"{first.spec['key']}/second", "samples": samples or first.spec["samples"]}
-        return Artefact("draws", f"{first.name}-second", spec, first.inputs | {"first": first}, engine_code(spec))
+        return self.answers.draws(policy, self.model(policy, seed), self.models[base], name, law, seed)
 
     def laws(self, policy: str) -> dict[str, Decoding]:
         """That which all policies have in common, and the policy's own."""
@@ -114,7 +98,7 @@ class Alignment:
         for seed in suite.seeds:
             inputs[f"reward_model/{seed}"] = self.trainings[base].reward_model(seed)
         for name in suite.evaluation.sets:
-            inputs[f"prompts/{name}"] = self._set(base, name)
+            inputs[f"prompts/{name}"] = self.answers.prompts(self.models[base], name)
             for label, law in laws.items():
                 inputs |= {f"draws/{name}/{label}/{seed}": self.draws(policy, name, law, seed) for seed in suite.seeds}
         spec = {
@@ -134,19 +118,10 @@ class Alignment:
             if judging is None or run not in (judging.runs or [BASE, *self.suite.runs]):
                 continue
             for seed in self.suite.seeds:
-                inputs = {"prompts": self._set(base, name), "answers": self.draws(policy, name, self.suite.decoding(run), seed)}
-                if judging.protocol == "mt_bench":
-                    inputs["second_answers"] = self._second_turns(inputs["answers"], judging.samples)
-                elif judging.against == "base":
-                    inputs["baseline"] = self.draws(f"{base}-{BASE}", name, self.suite.decoding(BASE), seed)
-                local = judging.judge.kind == "reward_model"
-                if local:
-                    inputs["reward_model"] = self.trainings[base].reward_model(seed)
-                if judging.difficulties:
-                    inputs["alpaca_eval"] = _dataset(of_set)
-                spec = {"run": policy, "seed": seed, **judging.model_dump(exclude={"against", "runs", "difficulties"})}
-                stage = "judge_local" if local else "judge"
-                found[f"{name}/{seed}"] = Artefact(stage, f"{policy}-{name}-{seed}", spec, inputs)
+                answers = self.draws(policy, name, self.suite.decoding(run), seed)
+                start = self.draws(f"{base}-{BASE}", name, self.suite.decoding(BASE), seed)
+                reward_model = self.trainings[base].reward_model(seed)
+                found[f"{name}/{seed}"] = self.answers.judgement(policy, answers, name, seed, start, reward_model)
         return found
 
     def results(self) -> Artefact:
@@ -189,21 +164,6 @@ class Alignment:
         return str(read_row(self.suite.runs[run].objective, self.suite.runs[run].parameters).title)
 
 
-def law_name(law: Decoding) -> str:
-    """As it stands in names of artefacts: t0.7, or t0.8_p0.9."""
-    parts = [f"t{law.temperature:g}"]
-    parts += [f"k{law.top_k}"] if law.top_k else []
-    parts += [f"p{law.top_p:g}"] if law.top_p < 1 else []
-    return "_".join(parts)
-
-
 def _stored(model: StoredModel) -> dict[str, Any]:
     """Licences are for people: no digest knows them."""
     return model.model_dump(include={"hub", "revision", "folder"})
-
-
-def _dataset(source: Source) -> Artefact:
-    spec = source.model_dump(include={"dataset", "revision", "files"})
-    if spec.get("files") is None:
-        spec.pop("files", None)
-    return Artefact("dataset", Path(source.dataset).name, spec)
