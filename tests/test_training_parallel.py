@@ -13,7 +13,7 @@ import torch
 from conftest import RUNS, World
 from test_training_invariance import check_same
 from test_training_resume import Stopped, same_training
-from training_pairs import CHECKPOINTS, DDP, FSDP, IDS, RECOMPUTED, Training, in_a_pair, in_one, in_parts, name_of
+from training_pairs import CHECKPOINTS, DDP, FSDP, IDS, RECOMPUTED, SEEN, Training, in_a_pair, in_one, in_parts, name_of
 
 from prefdist.models import load_policy
 from prefdist.training import checkpoint
@@ -50,11 +50,18 @@ def test_two_processes_are_one(run: str, how: dict[str, Any], trained: Path, wor
 def test_what_is_saved_is_what_was_trained(trained: Path) -> None:
     """Bit for bit; of adapters, up to the rounding of the merge."""
     for name, tolerance in (("dpo-ddp", 0.0), ("rlhf_ppo-fsdp", 0.0), ("dpo_lora-fsdp", 1e-5)):
-        wanted = torch.load(trained / name / "logits.pt", weights_only=True)
+        wanted = torch.load(trained / name / SEEN, weights_only=True)["logits"]
         with torch.no_grad():
             found = load_policy(trained / name)(input_ids=IDS).logits
         assert wanted.abs().max() > 1
         assert (found - wanted).abs().max() <= tolerance, name
+
+
+def test_a_process_holds_all_or_half(trained: Path) -> None:
+    """Sharded, half of every model: numbers agree without it, too. The critic's head has one row, 16 of its 7744 weights."""
+    for name, expected in (("dpo-ddp", {"policy": 1.0}), ("rlhf_ppo-fsdp", {"policy": 0.5, "critic": 0.5})):
+        found = torch.load(trained / name / SEEN, weights_only=True)["held"]
+        assert found == pytest.approx(expected, abs=16 / 7744)
 
 
 def test_resumed_by_as_many(trained: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from conftest import World, _make
 from test_training_invariance import MEAN, check_same, weights
 from test_training_resume import Stopped
-from training_pairs import CHECKPOINTS, DDP, FSDP, RECOMPUTED, Training, in_a_pair, in_one, name_of
+from training_pairs import CHECKPOINTS, DDP, FSDP, RECOMPUTED, SEEN, Training, in_a_pair, in_one, name_of
 
 from prefdist.config_pad import PadSuite
 from prefdist.plan.distillation import Distillation
@@ -120,6 +120,12 @@ def test_two_processes_are_one(run: str, how: dict[str, Any], trained: Path, pad
     start = weights(pad.root / pad.artefacts[f"{run}-seed0"].inputs["init"].path)
     moved = [(tensor - start[name]).abs().mean() for name, tensor in weights(tmp_path / "one").items()]
     assert max(moved) > 1000 * MEAN
+
+
+def test_a_teacher_is_sharded_as_its_student_is(trained: Path) -> None:
+    """Half of each model's weights in a process: all their tensors have an even number of rows."""
+    for name, part in (("kd_forward-ddp", 1.0), ("kd_reverse-fsdp", 0.5)):
+        assert torch.load(trained / name / SEEN, weights_only=True)["held"] == {"policy": part, "teacher": part}
 
 
 def test_resumed_by_fewer(trained: Path, pad: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,16 @@ import pytest
 import torch
 from conftest import World
 from test_training_resume import Stopped, stop_at
+from torch.distributed.tensor import DTensor
 
 from prefdist.training import stage
+from prefdist.training.learner import Learner
 from prefdist.training.parallel import Parallel
 
-DDP, FSDP = {"sharding": "ddp"}, {"sharding": "fsdp"}
-RECOMPUTED = {"sharding": "fsdp", "gradient_checkpointing": True}
+DDP: dict[str, Any] = {"sharding": "ddp"}
+FSDP: dict[str, Any] = {"sharding": "fsdp"}
+RECOMPUTED: dict[str, Any] = {"sharding": "fsdp", "gradient_checkpointing": True}
+SEEN = "seen.pt"
 CHECKPOINTS = {"checkpoint_every": 2, "probe_every": 1}
 
 
@@ -44,7 +48,7 @@ def pair(rank: int, port: int, jobs: list[tuple[Training, Any, Any, Path, Path]]
     train = stage.train
     for job, spec, inputs, out, scratch in jobs:
         out.mkdir(exist_ok=True)
-        stage._probe = stop_at(job.stop)  # type: ignore[assignment]
+        stage._probe = stop_at(job.stop)
         stage.train = lambda *arguments, out=out, **options: seen(train, out, *arguments, **options)
         try:
             stage.run(spec, inputs, out, scratch)
@@ -57,13 +61,23 @@ IDS = torch.tensor([[1, 5, 9, 30, 7], [1, 8, 8, 2, 100]])
 
 
 def seen(train: Callable[..., Any], out: Path, parallel: Parallel, *arguments: Any, **options: Any) -> Any:
-    """train(), and then what the policy in memory answers, written down to be compared with what was saved."""
+    """train(), and then what is in memory, written down: what the policy answers, and how much of each model a process has."""
     log = train(parallel, *arguments, **options)
     if parallel.learner.policy is not None:
         logits = parallel.learner.ask(lambda policy: policy(input_ids=IDS).logits.clone())
         if parallel.main:
-            torch.save(logits, out / "logits.pt")
+            torch.save({"logits": logits, "held": held(parallel.learner)}, out / SEEN)
     return log
+
+
+def held(learner: Learner) -> dict[str, float]:
+    """Which part of the weights of each of its models this process holds."""
+    parts = {}
+    for name, model in learner.named_children():
+        weights = list(model.parameters())
+        local = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in weights)
+        parts[name] = local / sum(weight.numel() for weight in weights)
+    return parts
 
 
 def free_port() -> int:
