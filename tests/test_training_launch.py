@@ -41,6 +41,16 @@ def test_more_than_there_are_gpus_are_refused(gpus: int, wanted: int, monkeypatc
         launch.processes({"optimisation": {"batch_size": 32}}, wanted)
 
 
+@pytest.mark.parametrize(
+    ("rollouts", "key"), [(None, "optimisation.batch_size is 4"), ({"batch_size": 3}, "rollouts.batch_size is 3")]
+)
+def test_more_than_a_batch_has_examples_are_refused(rollouts: dict[str, int] | None, key: str) -> None:
+    """Before any process is started."""
+    with pytest.raises(UserError, match=rf"^--processes is 5, and {key}: each needs an example; start fewer, or raise"):
+        launch.processes({"optimisation": {"batch_size": 4}, "rollouts": rollouts}, 5)
+    assert launch.processes({"optimisation": {"batch_size": 4}, "rollouts": rollouts}, 3) == 3
+
+
 @pytest.fixture
 def quick_start(processes: ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes forked from the server that has imported the packages already; a spawned one imports them for seconds."""

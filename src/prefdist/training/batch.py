@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from prefdist.data.order import batch_indices
-from prefdist.errors import UserError
 from prefdist.tokens import Packed, pack
 
 PASS_TOKENS = 256
@@ -74,17 +73,12 @@ def _cheapest_parts(lengths: Sequence[int], size: int) -> list[slice]:
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of a global batch this process has. UserError for a batch that leaves a process without any."""
+    """Which part of a global batch this process has. No batch leaves one without any (launch.processes)."""
 
     rank: int = 0
     world: int = 1
 
     def of(self, items: Sequence[int]) -> list[int]:
-        if len(items) < self.world:
-            raise UserError(
-                f"a batch of {len(items)} examples cannot be shared by {self.world} processes: raise "
-                f"optimisation.batch_size (or rollouts.batch_size), or train with fewer of them (--processes)"
-            )
         return list(items[self.rank :: self.world])
 
 

@@ -29,15 +29,19 @@ from prefdist.training import stage
 def processes(spec: dict[str, Any], wanted: int | None = None) -> int:
     """How many a training gets: as many as wanted, or one a visible GPU, no more than its batches have examples.
 
-    Slurm and CUDA_VISIBLE_DEVICES say which GPUs are visible. UserError where fewer are than processes were wanted.
+    Slurm and CUDA_VISIBLE_DEVICES say which GPUs are visible. UserError where fewer are than processes were wanted, or where
+    a batch has fewer examples.
     """
     gpus = torch.cuda.device_count()
+    sizes = {f"{part}.batch_size": (spec.get(part) or {}).get("batch_size") for part in ("optimisation", "rollouts")}
+    smallest, key = min((size, key) for key, size in sizes.items() if size is not None)
     if wanted is None:
-        batches = [spec["optimisation"]["batch_size"], (spec.get("rollouts") or {}).get("batch_size")]
-        return max(1, min([gpus, *filter(None, batches)]))
+        return max(1, min(gpus, smallest))
     if wanted < 1 or 0 < gpus < wanted:
         have = f"{gpus} GPUs are visible" if gpus else "at least 1 is needed"
         raise UserError(f"--processes is {wanted}, and {have}; each process has a GPU of its own where there are any")
+    if wanted > smallest:
+        raise UserError(f"--processes is {wanted}, and {key} is {smallest}: each needs an example; start fewer, or raise {key}")
     return wanted
 
 
