@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from prefdist.config import VERSION, Optimisation, Run, Strict, check_objective
-from prefdist.config_pad import StoredModel
-from prefdist.config_sets import QUESTIONS_ONLY, Answered, AnsweredSets, Decoding, Licensed, Name, Source
+from prefdist.config_models import StoredModel
+from prefdist.config_sets import QUESTIONS_ONLY, Answered, AnsweredSets, Decoding, Licensed, Name, Prompts, Source
 from prefdist.config_spl import BASE
 
 BaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$")]
@@ -26,17 +26,6 @@ class BaseModel(LicensedModel):
     """A model that runs start from, by itself or after its fine-tuning."""
 
     template: str = Field("own", description="own: the chat template that it brings; otherwise one, as Jinja")
-
-
-class Prompts(Strict):
-    """How long a prompt may be, and what becomes of longer ones; defects.json counts them."""
-
-    max_tokens: int | None = Field(
-        default=None, gt=0, description="with BOS and the template's own tokens; default: any length"
-    )
-    too_long: Literal["refuse", "drop", "truncate_left"] = Field(
-        default="refuse", description="truncate_left keeps the end of the text"
-    )
 
 
 class Demonstrations(Answered):

@@ -1,92 +1,20 @@
-"""What a suite of preference distillation (PAD) may say: models, samples, questions, rewards, runs and ablations.
+"""What a suite of preference distillation (PAD) may say: samples, questions, rewards, runs and ablations.
 
 Left out: which artefacts follow from it (plan/distillation.py).
 """
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from prefdist.config import TRANSFORMERS, VERSION, Engine, Optimisation, Strict, vllm_lacks
-from prefdist.errors import UserError
-from prefdist.paths import check_model_folder
+from prefdist.config_models import MAX_OPTIONS, Model, TrainedModel
+from prefdist.config_sets import AnsweredSets, Decoding, HubPrompts, Prompts
 
 MAX_ITEMS = 14
 """Longest list of the exact divergences of rankings (objectives/plackett_luce.py, whose import costs that of torch)."""
-MAX_OPTIONS, MAX_PERMUTED = 26, 4
-"""Options of a question, and those of which all orders are asked (scoring/questions.py, likewise)."""
-
-
-class HubPrompts(Strict):
-    """Prompts of a hub dataset, or of local files, with the columns `prompt` and, where there is one, `chosen`."""
-
-    dataset: str = Field(description="owner/name on the hub, or a folder of Parquet or JSON-lines files")
-    revision: str | None = Field(None, description="commit of the dataset; needed for one of the hub")
-    splits: dict[Literal["train", "test"], str] = Field(description="train and test -> the dataset's names for them")
-    seed: int = 0
-    max_prompt_chars: int | None = Field(None, gt=0, description="longer prompts are left out")
-
-    @model_validator(mode="after")
-    def _complete(self) -> "HubPrompts":
-        if self.revision is None and not Path(self.dataset).is_dir():
-            raise ValueError(f"dataset: {self.dataset} is no folder; for one of the hub give revision, a commit")
-        if set(self.splits) != {"train", "test"}:
-            raise ValueError(f"splits: name both train and test, found {sorted(self.splits)}")
-        return self
-
-
-class TrainingQuestions(Strict):
-    """A phase of a teacher's training on multiple-choice questions: which summary belongs to this function?"""
-
-    objective: str = "sft_mean"
-    optimisation: Optimisation
-    repeats: int = Field(4, gt=0, description="questions made of each training prompt")
-    max_options: int = Field(4, ge=2, le=MAX_OPTIONS)
-    nearby: float = Field(0.5, ge=0, le=1, description="questions whose wrong options are of nearby functions; others' of any")
-    none_share: float = Field(0.1, ge=0, lt=1, description="questions without the right option, to be answered None")
-    template: Literal["short", "judge"] = "short"
-
-
-class TrainedModel(Strict):
-    """A model that the suite trains on references, with a tokenizer of its own size."""
-
-    vocabulary: int = Field(gt=300)
-    architecture: dict[str, Any] = Field(description="model_type and the keys of its transformers config")
-    fraction: float = Field(default=1.0, gt=0, le=1, description="fraction of the training prompts used")
-    objective: str = "sft"
-    temperature: float = Field(default=1.0, gt=0, description="folded into the weights after training")
-    questions: list[TrainingQuestions] = Field([], description="phases after the language model: choices of two before four")
-    optimisation: Optimisation
-
-
-class StoredModel(Strict):
-    """A model of the hub, or a folder."""
-
-    hub: str | None = Field(None, description="owner/name")
-    revision: str | None = Field(None, description="commit; needed with hub")
-    folder: str | None = None
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the frozen model, when it scores")
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "StoredModel":
-        if (self.hub is None) == (self.folder is None):
-            raise ValueError("give hub (with revision) or folder, one of them")
-        if self.hub is not None and self.revision is None:
-            raise ValueError(f"hub: {self.hub} needs revision, the commit to take: a branch moves")
-        if self.folder is not None:
-            try:
-                check_model_folder(Path(self.folder))
-            except UserError as error:
-                raise ValueError(f"folder: {error}") from error
-        return self
-
-
-MODEL_KINDS = ("trained model", "stored model")
-Model = Annotated[
-    Annotated[TrainedModel, Tag(MODEL_KINDS[0])] | Annotated[StoredModel, Tag(MODEL_KINDS[1])],
-    Discriminator(lambda model: MODEL_KINDS[isinstance(model, dict) and bool(model.keys() & {"hub", "revision", "folder"})]),
-]
+MAX_PERMUTED = 4
+"""Options of a question of which all orders are asked (scoring/questions.py, likewise)."""
 
 
 class Samples(Strict):
@@ -180,6 +108,13 @@ class PadEvaluation(Strict):
     clearly: float = Field(0.6, gt=0.5, lt=1, description="known probability of the other, from which a teacher is wrong")
 
 
+class Judged(AnsweredSets):
+    """Sets of prompts that students answer, and the models that they start from, for judges."""
+
+    prompts: Prompts = Prompts()
+    decoding: Decoding = Field(Decoding(), description="the law of all answers")
+
+
 class Ablation(Strict):
     """Runs that differ in one thing."""
 
@@ -202,6 +137,7 @@ class PadSuite(Strict):
     questions: dict[str, Questions] = Field(default_factory=dict)
     runs: dict[str, PadRun]
     evaluation: PadEvaluation
+    judged: Judged | None = Field(None, description="what judges say of answers; default: nobody is asked")
     ablations: dict[str, Ablation] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -225,7 +161,30 @@ class PadSuite(Strict):
         for name, ablation in self.ablations.items():
             for run_name in ablation.runs.values():
                 self._known(f"ablations.{name}", run_name, self.runs)
+        if self.judged is not None:
+            self._judged(self.judged)
         return self
+
+    @property
+    def policies(self) -> dict[str, str]:
+        """Who answers: models that students start from, and runs; each with the model that it starts from."""
+        starts = dict.fromkeys(run.student for run in self.runs.values())
+        return {name: name for name in starts} | {name: run.student for name, run in self.runs.items()}
+
+    def _judged(self, judged: Judged) -> None:
+        if self.world is not None:
+            raise ValueError("judged: a world has known preferences, by which students are judged; leave it out")
+        both = sorted(self.runs.keys() & self.models.keys())
+        if both:
+            raise ValueError(f"runs: {both[0]} is a model, too, and judges' tables name both; call the run otherwise")
+        for name, of_set in judged.sets.items():
+            where = f"judged.sets.{name}"
+            if of_set.judging is None:
+                raise ValueError(f"{where}: nobody judges it; give judging, or leave the set out")
+            if of_set.judging.judge.kind != "endpoint":
+                raise ValueError(f"{where}.judging.judge.kind: a suite of kind pad has no reward model; take endpoint")
+            for policy in of_set.judging.runs or []:
+                self._known(f"{where}.judging.runs", policy, self.policies)
 
     def _known(self, where: str, name: str, among: dict[str, Any]) -> None:
         if name not in among:

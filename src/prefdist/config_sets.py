@@ -34,6 +34,35 @@ class Licensed(Strict):
     gated: bool = Field(False, description="whether the hub gives it only to accounts that have accepted the licence")
 
 
+class HubPrompts(Strict):
+    """Prompts of a hub dataset, or of local files, with the columns `prompt` and, where there is one, `chosen`."""
+
+    dataset: str = Field(description="owner/name on the hub, or a folder of Parquet or JSON-lines files")
+    revision: str | None = Field(None, description="commit of the dataset; needed for one of the hub")
+    splits: dict[Literal["train", "test"], str] = Field(description="train and test -> the dataset's names for them")
+    seed: int = 0
+    max_prompt_chars: int | None = Field(None, gt=0, description="longer prompts are left out")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "HubPrompts":
+        if self.revision is None and not Path(self.dataset).is_dir():
+            raise ValueError(f"dataset: {self.dataset} is no folder; for one of the hub give revision, a commit")
+        if set(self.splits) != {"train", "test"}:
+            raise ValueError(f"splits: name both train and test, found {sorted(self.splits)}")
+        return self
+
+
+class Prompts(Strict):
+    """How long a prompt may be, and what becomes of longer ones; defects.json counts them."""
+
+    max_tokens: int | None = Field(
+        default=None, gt=0, description="with BOS and the template's own tokens; default: any length"
+    )
+    too_long: Literal["refuse", "drop", "truncate_left"] = Field(
+        default="refuse", description="truncate_left keeps the end of the text"
+    )
+
+
 class Answered(Source, Licensed):
     """Prompts and, where the dataset has them, an answer to each."""
 

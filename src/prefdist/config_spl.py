@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from prefdist.config import TRANSFORMERS, VERSION, Engine, Run, Strict, check_objective, vllm_lacks
-from prefdist.config_pad import MAX_OPTIONS, StoredModel, TrainingQuestions
+from prefdist.config_models import MAX_OPTIONS, StoredModel, TrainingQuestions
 from prefdist.config_sets import Source
 
 BASE = "base"

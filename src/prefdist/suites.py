@@ -10,7 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from prefdist.config import TEXT_KINDS, Suite
 from prefdist.config_adl import AdlSuite
 from prefdist.config_exact import ExactSuite
-from prefdist.config_pad import MODEL_KINDS, PadSuite
+from prefdist.config_models import MODEL_KINDS
+from prefdist.config_pad import PadSuite
 from prefdist.config_spl import SplSuite
 from prefdist.errors import UserError
 from prefdist.objectives.rows import ObjectiveRow

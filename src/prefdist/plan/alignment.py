@@ -3,7 +3,7 @@
 from typing import Any
 
 from prefdist.config_adl import AdlSuite
-from prefdist.config_pad import StoredModel
+from prefdist.config_models import StoredModel
 from prefdist.config_sets import Decoding
 from prefdist.config_spl import BASE
 from prefdist.objectives.registry import FAMILIES

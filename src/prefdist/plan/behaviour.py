@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from prefdist.config_spl import BASE, MEASURES, Choices, Decoder, Problems, Source, SplSuite
+from prefdist.config_spl import BASE, MEASURES, Choices, Decoder, Problems, SplSuite
+from prefdist.plan.answers import dataset
 from prefdist.plan.graph import Artefact, engine_code
 from prefdist.plan.rows import read_row
 from prefdist.plan.testbed import Testbed, load_world
@@ -28,7 +29,7 @@ class Behaviour:
         assert pairs is not None and stored is not None and reward_model is not None  # the suite was checked
         base = Artefact("model", BASE, stored.model_dump(exclude={"dtype"}))
         spec = pairs.model_dump(exclude={"dataset", "revision"})
-        inputs = {"base": base, "dataset": _dataset(pairs)}
+        inputs = {"base": base, "dataset": dataset(pairs)}
         policies, judge = (Artefact("pairs", part, {**spec, "part": part}, inputs) for part in ("policies", "judge"))
         return Trainings(policies, base, lambda seed: policies if seed < APART else judge, reward_model)
 
@@ -103,7 +104,7 @@ class Behaviour:
         return {**self.suite.repeats.model_dump(), "law": law}, inputs, ()
 
     def _choices(self, name: str, choices: Choices) -> Artefact:
-        inputs = {"text": self.text} if choices.dataset is None else {"dataset": _dataset(choices.dataset)}
+        inputs = {"text": self.text} if choices.dataset is None else {"dataset": dataset(choices.dataset)}
         return Artefact("choices", name, _read_from(choices), inputs)
 
     def _calibration(self, name: str) -> tuple[dict[str, Any], dict[str, Artefact], tuple[str, ...]]:
@@ -119,7 +120,7 @@ class Behaviour:
         if problems.source == "world":
             return self.text
         assert problems.dataset is not None  # the suite was checked
-        return Artefact("problems", problems.source, _read_from(problems), {"dataset": _dataset(problems.dataset)})
+        return Artefact("problems", problems.source, _read_from(problems), {"dataset": dataset(problems.dataset)})
 
     def _best_of_n(self, name: str) -> tuple[dict[str, Any], dict[str, Artefact], tuple[str, ...]]:
         settings = self.suite.best_of_n
@@ -210,10 +211,6 @@ def sweeps(suite: SplSuite) -> list[list[str]]:
 
 def _only_heated(decoder: Decoder, run: str) -> bool:
     return decoder == Decoder(run=run, temperature=decoder.temperature)
-
-
-def _dataset(source: Source) -> Artefact:
-    return Artefact("dataset", Path(source.dataset).name, source.model_dump(include={"dataset", "revision"}))
 
 
 def _read_from(asked: Choices | Problems) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from prefdist.config_pad import PadRun, PadSuite, Questions, Reward, Samples, StoredModel, TrainedModel
+from prefdist.config_models import StoredModel, TrainedModel
+from prefdist.config_pad import PadRun, PadSuite, Questions, Reward, Samples
 from prefdist.objectives.registry import FAMILIES
+from prefdist.plan.answers import JUDGED, Answers
 from prefdist.plan.graph import Artefact, engine_code
 from prefdist.plan.rows import read_row
 from prefdist.plan.testbed import load_world
@@ -190,6 +192,25 @@ class Distillation:
             spec["template"] = model.questions[-1].template
         return Artefact("teacher", f"{teacher}-{student}", spec, inputs)
 
+    def _judgements(self) -> dict[str, Artefact]:
+        """What judges say of students and of what they start from."""
+        judged = self.suite.judged
+        if judged is None:
+            return {}
+        budget = {"max_prompt_tokens": judged.prompts.max_tokens, "too_long": judged.prompts.too_long}
+        answers, found = Answers(judged, budget), {}
+        for name, of_set in judged.sets.items():
+            assert of_set.judging is not None  # the suite was checked
+            for policy in of_set.judging.runs or self.suite.policies:
+                start = self.suite.policies[policy]
+                base = self.model(start)
+                for seed in self.suite.seeds:
+                    model = base if policy == start else self.policies(policy, seed)[-1]
+                    drawn = answers.draws(policy, model, base, name, judged.decoding, seed)
+                    baseline = answers.draws(start, base, base, name, judged.decoding, seed)
+                    found[f"{JUDGED}/{policy}/{name}/{seed}"] = answers.judgement(policy, drawn, name, seed, baseline)
+        return found
+
     def results(self) -> Artefact:
         suite = self.suite
         pairs = sorted({(run.student, run.teacher) for run in suite.runs.values()})
@@ -203,6 +224,9 @@ class Distillation:
                     inputs[f"policy/{name}/{seed}/{i}"] = policy
                     inputs |= {f"{role}/{name}/{seed}/{i}": policy.inputs[role] for role in _COSTS if role in policy.inputs}
         spec = {"suite": suite.suite, "seeds": suite.seeds, "runs": list(suite.runs), "pairs": pairs}
+        if suite.judged is not None:
+            inputs |= self._judgements()
+            spec["judged"] = list(suite.judged.sets)
         return Artefact("pad_results", suite.suite, spec, inputs)
 
     def ablation(self, name: str) -> Artefact:

@@ -11,7 +11,6 @@ from prefdist.results.metrics_behaviour import ALIGNMENT, JUDGED_METRICS, OWN, b
 from prefdist.results.tables import CAPTION, Cell, MetricSpec, main_table, markdown_table, write_csv
 
 MEASURE = "alignment"
-JUDGED = "judged"
 _ABOUT = (
     "KL and entropy: of answers at one temperature, common to all methods. Own decoding: by the run's own law, for policy and "
     "π₀ alike; such columns do not compare between runs of different laws. r̂ is the run's reward model, whose zero is "

@@ -15,6 +15,7 @@ from prefdist.paths import TIMINGS
 from prefdist.results import figures_distillation
 from prefdist.results.ablation import measured_rows
 from prefdist.results.from_rows import reliability, teacher_name, write_distillation
+from prefdist.results.judged import judged_rows
 from prefdist.results.manifest import write_manifest
 from prefdist.results.tables import Cell, read_csv
 
@@ -25,6 +26,7 @@ FLAT = 0.98
 def run(spec: dict[str, Any], inputs: dict[str, Path], out: Path, scratch: Path) -> None:
     """Everything that results/<suite>/<version> holds."""
     rows = measured_rows({name: inputs[f"student/{name}"] for name in spec["runs"]}, "metrics", tables.METRICS)
+    rows += judged_rows(inputs)
     tables.write_table(out / "metrics.parquet", rows, tables.METRICS)
     _add_teachers(spec, inputs, out)
     cells = write_distillation(spec, out, out)

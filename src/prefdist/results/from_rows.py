@@ -16,6 +16,7 @@ from prefdist.evaluation.statistics import ReliabilityBins, reliability_bins
 from prefdist.results.alignment_tables import write_alignment
 from prefdist.results.behaviour_tables import write_behaviour
 from prefdist.results.calibration import calibration_cells, write_calibration
+from prefdist.results.judged import write_judged
 from prefdist.results.metrics import ANSWERS, POLICY, REWARD_MODEL, STUDENT, TEACHER
 from prefdist.results.metrics_behaviour import specs
 from prefdist.results.tables import Cell, main_table, present, write_csv, write_markdown
@@ -55,11 +56,19 @@ def write_ablation(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
 
 
 def write_distillation(spec: dict[str, Any], rows: Path, out: Path) -> list[Cell]:
-    """Of a suite of preference distillation: students, and each teacher whose rows are there. Returns the students' cells."""
+    """Of a suite of preference distillation: students, what judges say of them, and each teacher whose rows are there.
+
+    Returns the cells of table.csv.
+    """
     for student, teacher in spec["pairs"]:
         if (rows / f"{teacher_name(student, teacher)}-metrics.parquet").is_file():
             write_teacher(teacher_name(student, teacher), rows, out)
-    return _write_students(tables.read_table(rows / "metrics.parquet", tables.METRICS), spec["runs"], out)
+    measured = tables.read_table(rows / "metrics.parquet", tables.METRICS)
+    cells = _write_students(measured, spec["runs"], out)
+    if "judged" in spec:
+        cells = cells + write_judged(measured, spec["judged"], out)
+        write_csv(cells, out / "table.csv")
+    return cells
 
 
 WRITERS: dict[str, Callable[[dict[str, Any], Path, Path], list[Cell]]] = {

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from prefdist.results import metrics_behaviour
+from prefdist.results.judged import judged_specs
 from prefdist.results.tables import Cell, MetricSpec, present
 
 POLICY = (
@@ -48,7 +49,7 @@ _NO_ROOM = {"reward", "unfinished", "distinct_2", "entropy"}
 Cells = Sequence[Cell]
 EVERY: dict[str, Callable[[Cells], list[MetricSpec]]] = {
     "testbed": lambda cells: present(POLICY, cells),
-    "pad": lambda cells: present(STUDENT, cells),
+    "pad": lambda cells: present(STUDENT, cells) + judged_specs(cells),
     "spl": lambda cells: metrics_behaviour.specs(cell["metric"] for cell in cells),
 }
 """Kind of suite -> the metrics that its table has."""
