@@ -15,9 +15,9 @@ import torch
 from behaviour_inputs import NATS, Made, Plain, metric, named, read, ultrafeedback, write_parquet
 from changed_suites import committed
 from chat_models import TEXTS, incline_to_end, llama3_folder, neox_folder
-from judge_inputs import longer
-from judge_servers import completion, serving
-from test_pad_hub_models import make
+from judge_inputs import likes_length
+from judge_servers import serving
+from test_pad_hub_models import make, write_alpaca_eval
 from transformers import AutoModelForSequenceClassification
 
 from prefdist.config_adl import AdlSuite
@@ -90,16 +90,6 @@ def dialogues() -> list[dict[str, Any]]:
     return [{"prompt": [text, f"Again, {i}."], "reference": []} for i, text in enumerate(TEXTS[3:6])]
 
 
-def write_alpaca_eval(folder: Path) -> None:
-    folder.mkdir()
-    answered = [{"instruction": text, "output": f"I {text}"[: 6 + 4 * i]} for i, text in enumerate(TEXTS[3:])]
-    for file in ("alpaca_eval_gpt4_baseline.json", "alpaca_eval.json"):
-        (folder / file).write_text(json.dumps(answered))
-    rows = [f"{i},{0.2 + 0.1 * i},{0.5 - 0.2 * i},{1 - 0.4 * i}\n" for i in range(6)]
-    gamed = "".join(["index,preference,std_delta_len,instruction_difficulty\n", *rows])
-    (folder / "df_gamed.csv").write_text(gamed)
-
-
 def write_arena_hard(folder: Path) -> None:
     (folder / "model_answer").mkdir(parents=True)
     questions = [{"uid": f"q{i}", "prompt": text} for i, text in enumerate(TEXTS[:3])]
@@ -169,29 +159,6 @@ def reward_folder(folder: Path) -> Path:
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1)
     model.save_pretrained(path)
     return path
-
-
-def likes_length(body: dict[str, Any]) -> Any:
-    """A judge who takes the longer answer, and rates one by its length, whatever the protocol."""
-    text = body["messages"][-1]["content"]
-    if "Summary A:" in text:
-        return longer(body)
-    if "<assistant>" in text:
-        return f"Rating: [[{rating(re.findall(TURN, text, re.DOTALL)[-1])}]]"
-    chat = "answer of assistant A>" in text
-    first, second = re.findall(ARENA_HARD if chat else ALPACA_EVAL, text, re.DOTALL)[0]
-    if chat:
-        return "[[A>B]]" if len(first) > len(second) else "[[B>A]]"
-    return completion("m", logprobs={"m": -0.1, "M": -2.4} if len(first) > len(second) else {"m": -2.4, "M": -0.1})
-
-
-TURN = "<assistant>\n(.*?)\n</assistant>"
-ARENA_HARD = "assistant A>\n(.*)\n</answer of assistant A>.*assistant B>\n(.*)\n</answer of assistant B>"
-ALPACA_EVAL = "# Answer of model m\n\n(.*)\n\n# Answer of model M\n\n(.*)\n\n# Your task"
-
-
-def rating(answer: str) -> int:
-    return 1 + len(answer) % 10
 
 
 def made(name: str, folder: Path) -> Made:

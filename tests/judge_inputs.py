@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from judge_servers import completion
+
 from prefdist.data import tables
 from prefdist.judging import stage
 from prefdist.judging.schemas import JUDGEMENTS
@@ -84,3 +86,26 @@ def longer(body: Row) -> str:
     """A TL;DR judge who prefers what is longer."""
     first, second = summaries(body)
     return f"One is longer.\nPreferred: {'A' if len(first) > len(second) else 'B'}"
+
+
+def likes_length(body: dict[str, Any]) -> Any:
+    """A judge who takes the longer answer, and rates one by its length, whatever the protocol."""
+    text = body["messages"][-1]["content"]
+    if "Summary A:" in text:
+        return longer(body)
+    if "<assistant>" in text:
+        return f"Rating: [[{rating(re.findall(TURN, text, re.DOTALL)[-1])}]]"
+    chat = "answer of assistant A>" in text
+    first, second = re.findall(ARENA_HARD if chat else ALPACA_EVAL, text, re.DOTALL)[0]
+    if chat:
+        return "[[A>B]]" if len(first) > len(second) else "[[B>A]]"
+    return completion("m", logprobs={"m": -0.1, "M": -2.4} if len(first) > len(second) else {"m": -2.4, "M": -0.1})
+
+
+TURN = "<assistant>\n(.*?)\n</assistant>"
+ARENA_HARD = "assistant A>\n(.*)\n</answer of assistant A>.*assistant B>\n(.*)\n</answer of assistant B>"
+ALPACA_EVAL = "# Answer of model m\n\n(.*)\n\n# Answer of model M\n\n(.*)\n\n# Your task"
+
+
+def rating(answer: str) -> int:
+    return 1 + len(answer) % 10

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from adl_inputs import Classifier, check_measures, check_tables, made, rating
+from adl_inputs import Classifier, check_measures, check_tables, made
 from behaviour_inputs import NATS, Made, Plain, metric, named, plain_logps, read
 from chat_models import TEXTS
+from judge_inputs import rating
 from transformers import AutoModelForCausalLM
 
 from prefdist.data import tables

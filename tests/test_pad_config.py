@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from changed_suites import committed
 
-from prefdist import config_pad, suites
+from prefdist import config_models, config_pad, suites
 from prefdist.config_pad import PadSuite
 from prefdist.errors import UserError
 from prefdist.objectives import plackett_luce
@@ -131,6 +132,42 @@ def test_a_suite_without_a_world(tmp_path: Path) -> None:
     assert {a.name for a in found.of_stage("model")} == {"student", "teacher"}
 
 
+JUDGE = {"kind": "endpoint", "model": "judge", "base_url": "http://localhost:8000/v1", "key_variable": None}
+JUDGED_SET = {"dataset": "a/b", "revision": "c", "format": "alpaca_eval", "prompts": 2}
+
+
+@pytest.mark.parametrize(
+    ("judging", "expected"),
+    [
+        (None, "judged.sets.short: nobody judges it; give judging, or leave the set out"),
+        ({"judge": {"kind": "reward_model"}}, "judged.sets.short.judging.judge.kind: a suite of kind pad has no reward model"),
+        ({"judge": JUDGE, "protocol": "alpaca_eval", "runs": ["papr"]}, "judged.sets.short.judging.runs: 'papr' is not one of"),
+    ],
+)
+def test_judges_of_students_that_cannot_be(judging: Any, expected: str) -> None:
+    judged = {"sets": {"short": JUDGED_SET | {"judging": judging}}, "samples": 1, "max_new_tokens": 4}
+    mapping = committed("pad") | {"judged": judged}
+    with pytest.raises(UserError) as caught:
+        suites.parse_suite(mapping, Path("workflow/suites/pad.yaml"))
+    assert expected in str(caught.value)
+
+
+def test_a_world_judges_its_students_itself() -> None:
+    judged = {
+        "sets": {"short": JUDGED_SET | {"judging": {"judge": JUDGE, "protocol": "tldr"}}},
+        "samples": 1,
+        "max_new_tokens": 4,
+    }
+    assert "judged: a world has known preferences, by which students are judged; leave it out" in refused({"judged": judged})
+
+
+def test_a_run_is_not_called_like_a_model() -> None:
+    mapping = committed("pad")
+    mapping["runs"]["gemma_9b"] = {}
+    with pytest.raises(UserError, match="runs: gemma_9b is a model, too, and judges' tables name both; call the run otherwise"):
+        suites.parse_suite(mapping, Path("workflow/suites/pad.yaml"))
+
+
 def test_a_world_of_another_kind_is_refused() -> None:
     suite = suites.parse_suite(changed(world="exact"), PATH)
     with pytest.raises(UserError, match="suite pad_smoke: world: exact is of kind exact; name a testbed suite"):
@@ -140,7 +177,7 @@ def test_a_world_of_another_kind_is_refused() -> None:
 def test_limits_are_those_of_the_modules() -> None:
     """They are repeated in the configuration, whose import must not cost that of torch."""
     assert config_pad.MAX_ITEMS == plackett_luce.MAX_ITEMS
-    assert len(questions.LETTERS) == config_pad.MAX_OPTIONS
+    assert len(questions.LETTERS) == config_models.MAX_OPTIONS
     assert questions.MOST_PERMUTED == config_pad.MAX_PERMUTED
     for template in questions.TEMPLATES:
         suites.parse_suite(changed(**{"questions.n_way.template": template}), PATH)

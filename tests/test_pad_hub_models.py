@@ -12,6 +12,8 @@ import pytest
 import torch
 from chat_models import TEXTS, gemma2_folder, incline_to_end, llama3_folder
 from conftest import plain_logps
+from judge_inputs import likes_length
+from judge_servers import serving
 from safetensors.torch import load_file
 from test_pad_plan import PATH, committed
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -19,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from prefdist import artefacts
 from prefdist.data import tables
 from prefdist.errors import UserError
+from prefdist.judging.schemas import COMPARISONS
 from prefdist.plan import STAGES, Artefact, Plan, plan
 from prefdist.scoring.questions import TEMPLATES
 from prefdist.suites import parse_suite
@@ -54,8 +57,18 @@ def write_prompts(folder: Path) -> None:
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def shrunk(folder: Path) -> dict[str, Any]:
-    """pad.yaml with all its runs and ablations; models, prompts and sizes are replaced."""
+def write_alpaca_eval(folder: Path) -> None:
+    """Six instructions with answers of several lengths, and made-up difficulties and gamed rows."""
+    folder.mkdir()
+    answered = [{"instruction": text, "output": f"I {text}"[: 6 + 4 * i]} for i, text in enumerate(TEXTS[3:])]
+    for file in ("alpaca_eval_gpt4_baseline.json", "alpaca_eval.json"):
+        (folder / file).write_text(json.dumps(answered))
+    rows = [f"{i},{0.2 + 0.1 * i},{0.5 - 0.2 * i},{1 - 0.4 * i}\n" for i in range(6)]
+    (folder / "df_gamed.csv").write_text("".join(["index,preference,std_delta_len,instruction_difficulty\n", *rows]))
+
+
+def shrunk(folder: Path, endpoint: str) -> dict[str, Any]:
+    """pad.yaml with all its runs and ablations; models, prompts, sizes and the judge are replaced."""
     mapping = committed()
     assert mapping["models"].keys() == TINY.keys()
     mapping["seeds"], mapping["train_prompts"] = [0], 3
@@ -67,6 +80,11 @@ def shrunk(folder: Path) -> dict[str, Any]:
     for samples in mapping["samples"].values():
         samples |= {"draws": 8, "max_new_tokens": 8}
     mapping["evaluation"] |= {"prompts": 2, "max_new_tokens": 8}
+    (of_set,) = mapping["judged"]["sets"].values()
+    del of_set["revision"]
+    of_set |= {"dataset": str(folder / "alpaca_eval"), "prompts": 6}
+    of_set["judging"]["judge"] = {"kind": "endpoint", "base_url": endpoint, "model": "judge", "key_variable": None}
+    mapping["judged"] |= {"max_new_tokens": 8}
     mapping["defaults"]["optimisation"] |= {"steps": 2, "batch_size": 3, "warmup_steps": 1, "learning_rate": 1e-3}
     return mapping
 
@@ -94,9 +112,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     for name in TINY:
         tiny_model(name, folder)
     write_prompts(folder / "prompts")
-    found = plan(parse_suite(shrunk(folder), PATH), folder)
+    write_alpaca_eval(folder / "alpaca_eval")
     root = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, serving(likes_length) as server:
+        found = plan(parse_suite(shrunk(folder, server.url), PATH), folder)
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
         for final in (found, *found.ablations.values()):
             make(root, final.final)
@@ -129,8 +148,8 @@ def test_every_table_is_complete(made: tuple[Path, Plan]) -> None:
         assert all(math.isfinite(row["logp"]) and row["logp"] < 0 for row in rows)
     for asked in found.of_stage("questions"):
         rows = read(root, asked, "questions.parquet", tables.QUESTIONS)
-        orders = {"n_way": 4, "pairwise": 12}[asked.spec["kind"]]
-        assert len(rows) == orders * len(samples[asked.inputs["responses"].path]) // 4
+        n, prompts = asked.spec["n"], len({name for name, _ in samples[asked.inputs["responses"].path]})
+        assert len(rows) == {"n_way": n, "pairwise": n * (n - 1)}[asked.spec["kind"]] * prompts
         for row in rows:
             assert 0 < row["mass"] <= 1 + 1e-6
             assert row["mass"] == pytest.approx(sum(row["p_options"]) + row["p_none"])
@@ -236,7 +255,8 @@ def test_the_tables_of_results(made: tuple[Path, Plan]) -> None:
     def column(file: Path) -> set[str]:
         return {row["run"] for row in cells_of(file)}
 
-    assert column(results / "table.csv") == column(results / "cost.csv") == suite["runs"].keys()
+    students = {cell["run"] for cell in cells_of(results / "table.csv") if "/" not in cell["metric"]}
+    assert students == column(results / "cost.csv") == suite["runs"].keys()
     teachers = {"gemma_9b-gemma_2b", "gemma_9b-llama_3b", "llama_8b-llama_3b"}
     assert {file.stem for file in results.glob("teacher-*.csv")} == {f"teacher-{pair}" for pair in teachers}
     for pair in teachers:
@@ -262,8 +282,27 @@ def test_a_repeated_run_gives_the_same_bytes(made: tuple[Path, Plan], tmp_path: 
 def test_laws_of_tokens_need_one_tokenizer(made: tuple[Path, Plan]) -> None:
     root, found = made
     folder = Path(found.artefacts[str(named(found, "model", "gemma_2b").path)].spec["folder"]).parent
-    mapping = shrunk(folder)
+    mapping = shrunk(folder, "http://localhost:1/v1")
     mapping["runs"]["gemma_kd"] |= {"student": "llama_3b"}
     other = plan(parse_suite(mapping, PATH), folder)
     with pytest.raises(UserError, match=r"llama_3b-\w+ and .*gemma_9b-\w+ have different tokenizers, and .* share one"):
         make(root, named(other, "train", "gemma_kd"))
+
+
+def test_students_and_their_starts_are_judged(made: tuple[Path, Plan]) -> None:
+    """By one who likes length, against the dataset's answers; shown by set, and in table.csv beside what else is measured."""
+    root, found = made
+    asked, results = committed()["judged"]["sets"]["alpaca_eval"]["judging"]["runs"], root / found.final.path
+    table = csv.DictReader((results / "table.csv").read_text().splitlines())
+    rates = {cell["run"]: float(cell["estimate"]) for cell in table if cell["metric"] == "alpaca_eval/win_rate"}
+    assert rates.keys() == set(asked)
+    won = 1 / (1 + math.exp(-2.3))  # of log-probabilities -0.1 and -2.4
+    for policy in asked:
+        judged = named(found, "judge", f"{policy}-alpaca_eval-0")
+        gaps = [len(row["answer"]) - len(row["baseline"]) for row in read(root, judged, "comparisons.parquet", COMPARISONS)]
+        assert len(gaps) == 6 and 0 not in gaps, "who is shown second wins at equal lengths"
+        assert rates[policy] == pytest.approx(100 * sum(won if gap > 0 else 1 - won for gap in gaps) / 6, rel=1e-5)
+        assert judged.inputs["answers"].inputs["policy"].stage == ("train" if policy in committed()["runs"] else "model")
+    text = (results / "judged-alpaca_eval.md").read_text()
+    assert all(f"| {policy} |" in text for policy in asked) and "at equal lengths" in text
+    assert "judge" not in (results / "table.md").read_text()

@@ -46,13 +46,19 @@ def expected_jobs(suite: dict[str, Any]) -> dict[str, int]:
     of_teachers = {(run["teacher"], run["samples"]) for run in runs.values() if run.get("train_on") == "teacher_responses"}
     scored = {(run["teacher"], run["student"], run["samples"]) for run in lists if run["reward"]["alpha"] < 1}
     asked = {
-        (run["teacher"], run["student"], run["samples"], run["reward"]["questions"])
+        (run["teacher"], run["student"], run["samples"], run["n"], run["reward"]["questions"])
         for run in lists
         if run["reward"]["alpha"] > 0
     }
-    assert asks["questions"] in kinds and all(run["n"] == suite["samples"][run["samples"]]["n"] for run in runs.values())
+    assert asks["questions"] in kinds
+    judges = [of_set["judging"] for of_set in suite["judged"]["sets"].values()]
+    judged = sum(len(judging["runs"]) for judging in judges)
+    starts = {run["student"] for judging in judges for name, run in runs.items() if name in judging["runs"]}
     counts = {
-        "prompts": 1,
+        "prompts": 1 + len(judges) * len(starts),
+        "dataset": len({of_set["dataset"] for of_set in suite["judged"]["sets"].values()}),
+        "draws": len(seeds) * judged,
+        "judge": len(seeds) * judged,
         "model": len(models),
         "held_out": len(models),
         "responses": len(seeds) * (len(drawn) + len(of_teachers)) + len({student for student, _ in pairs}),
@@ -103,7 +109,7 @@ def of_length(n: int) -> dict[str, Any]:
     """The suite with one run, on lists of n."""
     mapping = committed()
     mapping["samples"]["long"] = mapping["samples"]["paper"] | {"n": n, "draws": 20}
-    del mapping["ablations"]
+    del mapping["ablations"], mapping["judged"]
     return mapping | {"runs": {"long": {"samples": "long", "n": n}}}
 
 
