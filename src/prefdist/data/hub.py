@@ -163,7 +163,7 @@ def _answer(chosen: Any) -> str:
 
 
 def _check_revision(kind: str, key: str, repo: str, revision: str | None) -> None:
-    """UserError for a commit of zeros, which stands in a suite until its user has chosen one."""
+    """UserError for a commit of zeros, which stands in a suite where none was found and its user has chosen none."""
     if revision and revision.strip("0"):
         return
     files = [str(file) for file in sorted(SUITES.glob("*.yaml")) if f"{key}: {repo}" in file.read_text()]
