@@ -1,6 +1,5 @@
 """Suites of behaviour: their worlds, what a run plans, and what its artefacts have in common."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from prefdist.errors import UserError
 from prefdist.exact.closed_forms import optimum
 from prefdist.exports.sources import closure
 from prefdist.objectives.registry import load, read_row
-from prefdist.plan import STAGES, Artefact, Plan, plan
+from prefdist.plan import Artefact, Plan, plan
 from prefdist.plan.trainings import APART
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,18 +40,6 @@ def test_a_world_of_another_kind_is_refused() -> None:
 def test_an_unknown_world_is_named_with_the_suite_that_asks() -> None:
     with pytest.raises(UserError, match=r"suite spl_smoke: world: workflow/suites/testbet\.yaml: no such suite; known are"):
         planned(world="testbet")
-
-
-@pytest.mark.parametrize("name", PAPER)
-def test_placeholders_are_refused_before_the_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every model and dataset that a paper suite names; the sentence says where the commit is to be put."""
-    monkeypatch.chdir(ROOT)
-    downloads = [*planned(name).of_stage("model"), *planned(name).of_stage("dataset")]
-    assert len(downloads) == str(committed(name)).count("0" * 40)
-    for artefact in downloads:
-        key, repo = next((key, artefact.spec[key]) for key in ("hub", "dataset") if key in artefact.spec)
-        with pytest.raises(UserError, match=rf"{name}\.yaml.*: revision beside {key}: {repo} is 0{{40}}, a placeholder"):
-            import_module(STAGES[artefact.stage]).run(artefact.spec, {}, tmp_path, tmp_path)
 
 
 # ---- what a run plans ------------------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from chat_models import llama3_folder
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
+from transformers import AutoModelForCausalLM
 
 from prefdist.data import tables
-from prefdist.data.hub import fetch_model, hub_prompts
+from prefdist.data.hub import INDEX, fetch_model, hub_prompts
 from prefdist.errors import UserError
 from prefdist.models import load_policy
 from prefdist.tokens import TextCodec
@@ -59,6 +61,42 @@ def test_a_repository_of_pickles_is_refused(repository: Path, tmp_path: Path, mo
     (repository / "model.safetensors").unlink()
     monkeypatch.setattr("huggingface_hub.snapshot_download", downloads(repository))
     with pytest.raises(UserError, match=r"no \*.safetensors weights there"):
+        fetch_model("someone/model", "abc123", tmp_path / "out")
+
+
+def sharded(repository: Path) -> int:
+    """The repository with its weights in several files and no index of them; how many files."""
+    AutoModelForCausalLM.from_pretrained(repository).save_pretrained(repository, max_shard_size="20KB")
+    (repository / INDEX).unlink()
+    (repository / "model.safetensors").unlink()
+    return len(list(repository.glob("*.safetensors")))
+
+
+def test_shards_without_an_index_get_one(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in mistral-7b-sft-beta. Every weight is the one of the model that was in one file."""
+    weights = load_policy(repository).state_dict()
+    assert sharded(repository) > 2
+    (repository / "pytorch_model.bin").unlink()
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        load_policy(repository)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", downloads(repository))
+    fetch_model("someone/model", "abc123", tmp_path / "out")
+    torch.testing.assert_close(load_policy(tmp_path / "out").state_dict(), weights, rtol=0, atol=0)
+
+
+def test_an_index_that_is_there_is_kept(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sharded(repository)
+    (repository / INDEX).write_text("its own")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", downloads(repository))
+    fetch_model("someone/model", "abc123", tmp_path / "out")
+    assert (tmp_path / "out" / INDEX).read_text() == "its own"
+
+
+def test_missing_shards_are_refused(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = sharded(repository)
+    min(repository.glob("*.safetensors")).unlink()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", downloads(repository))
+    with pytest.raises(UserError, match=rf"out: {count - 1} of {count} shards .*choose another commit$"):
         fetch_model("someone/model", "abc123", tmp_path / "out")
 
 

@@ -4,6 +4,7 @@ Left out: what becomes of them (the plans), and other columns of a dataset than 
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from prefdist.paths import SUITES, check_model_folder
 
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja")
 """Weights, configuration, tokenizer and chat template. What is not listed is not fetched: no *.bin, *.pt, *.pth, *.py."""
+INDEX = "model.safetensors.index.json"
+"""Which of several files of weights holds which."""
 
 ROW_FILES = ("*.jsonl", "*.jsonl.gz", "*.parquet", "*.json")
 """Of a dataset: rows, and no script."""
@@ -23,7 +26,8 @@ FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 def fetch_model(repo: str, revision: str, out: Path) -> None:
     """Download one revision (a commit, or a branch or tag) of a model into the folder `out`, and check that it is one.
 
-    UserError if the revision is a placeholder, the hub cannot be reached, or it does not give the files.
+    Shards without an index get one. UserError if the revision is a placeholder, the hub cannot be reached, or it does not give
+    the files.
     """
     _check_revision("model", "hub", repo, revision)
     from huggingface_hub import snapshot_download
@@ -35,6 +39,27 @@ def fetch_model(repo: str, revision: str, out: Path) -> None:
         raise UserError(_unreachable("model", repo, revision, error)) from error
     shutil.rmtree(out / ".cache", ignore_errors=True)  # the download's own notes, which hold times
     check_model_folder(out)
+    _index_shards(out)
+
+
+def _index_shards(folder: Path) -> None:
+    """Write which shard holds which weight where the repository has an index of its pickles only, as mistral-7b-sft-beta does.
+
+    transformers opens no shards without it. UserError if shards are missing, since it would make up their weights.
+    """
+    from safetensors import safe_open
+
+    shards = sorted(folder.glob("model-[0-9]*-of-[0-9]*.safetensors"))
+    if not shards or (folder / INDEX).is_file():
+        return
+    wanted = int(shards[0].stem.rpartition("-")[2])
+    if len(shards) != wanted:
+        raise UserError(f"{folder}: {len(shards)} of {wanted} shards model-*, and no {INDEX}; choose another commit")
+    places: dict[str, str] = {}
+    for shard in shards:
+        with safe_open(shard, framework="pt") as weights:
+            places |= dict.fromkeys(weights.keys(), shard.name)
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}, indent=1, sort_keys=True) + "\n")
 
 
 def take_model(folder: Path, out: Path) -> None:
@@ -138,7 +163,7 @@ def _answer(chosen: Any) -> str:
 
 
 def _check_revision(kind: str, key: str, repo: str, revision: str | None) -> None:
-    """UserError for a commit of zeros, which stands in a suite until its user has chosen one."""
+    """UserError for a commit of zeros, which stands in a suite where none was found and its user has chosen none."""
     if revision and revision.strip("0"):
         return
     files = [str(file) for file in sorted(SUITES.glob("*.yaml")) if f"{key}: {repo}" in file.read_text()]
