@@ -35,12 +35,12 @@ def make_source(world: World) -> MakeSource:
     target, prior, reward_model = world.policy("target"), world.policy("prior"), world.reward_model()
 
     def make(learner: Learner | None = None, share: Share | None = None, **options: Any) -> RolloutSource:
-        options = {"batch_size": 6, "seed": 0, "reward_model": reward_model} | options
+        options = {"batch_size": 6, "seed": 0} | options
         prompts = options.pop("prompts", examples.prompts({"preferences": world.folder("preferences")}, codec))
         settings = Rollouts(**{"samples": 3, "max_new_tokens": 8} | options.pop("rollouts", {}))
         return RolloutSource(
             learner or Learner(target),
-            prior,
+            Learner(prior, scorer=options.pop("reward_model", reward_model)),
             prompts,
             settings,
             share=share or Share(),

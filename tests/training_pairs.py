@@ -66,7 +66,12 @@ def seen(train: Callable[..., Any], out: Path, parallel: Parallel, *arguments: A
     if parallel.learner.policy is not None:
         logits = parallel.learner.ask(lambda policy: policy(input_ids=IDS).logits.clone())
         if parallel.main:
-            torch.save({"logits": logits, "held": held(parallel.learner)}, out / SEEN)
+            parts = held(parallel.learner)
+            for stream in arguments[0]:
+                references = getattr(stream.source, "references", None)
+                if references is not None:
+                    parts |= {f"frozen {name}": part for name, part in held(references).items()}
+            torch.save({"logits": logits, "held": parts}, out / SEEN)
     return log
 
 

@@ -21,7 +21,8 @@ class Rows:
 
 
 def trained(artefact: Artefact, facts: Facts) -> Work:
-    """steps·batch_size rows at 6·N·tokens (4·N with adapters), and for fresh samples what `_fresh` says.
+    """steps·batch_size rows at 6·N·tokens (4·N with adapters; 2·N more where activations are computed again), and for fresh
+    samples what `_fresh` says.
 
     A token distillation adds the teacher's forward pass, a learning curve probes/probe_every scorings of its samples.
     """
@@ -31,7 +32,7 @@ def trained(artefact: Artefact, facts: Facts) -> Work:
     total = stored(steps, LOG_BYTES) + Work(disk=4.0 * size.total)
     if objective["responses"] != "policy":
         rows = learnt_from(artefact, facts)
-        total += _steps(size, rows, steps, batch, optimisation["micro_batch_size"], spec.get("lora"))
+        total += _steps(artefact, size, rows)
         if objective["family"] == "token_distillation":
             total += scored(facts.size(artefact.inputs["teacher"]), steps * batch, rows.prompt, rows.response, rows.n)
     if _is_fresh(objective):
@@ -78,10 +79,14 @@ def _questions(data: dict[str, Any], prompt: float, reference: float) -> Rows:
     return Rows(prompt + asked * options * (reference + 2), (1 - asked) * reference + asked * 2, 1)
 
 
-def _steps(size: Size, rows: Rows, steps: int, batch: int, micro_batch: int, lora: Any, models: int = 1) -> Work:
-    """Optimiser steps on `batch` rows each; `models` of one size learn side by side (a policy and its critic)."""
-    each = (2 if lora else 3) * models * forward(size, rows.prompt, rows.response, rows.n)
-    return Work({"train": steps * batch * each}, {"train": steps * models * -(-batch // micro_batch)})
+def _steps(artefact: Artefact, size: Size, rows: Rows, models: int = 1) -> Work:
+    """Optimiser steps on a batch of rows each; `models` of one size learn side by side (a policy and its critic)."""
+    spec, optimisation = artefact.spec, artefact.spec["optimisation"]
+    steps, batch, micro_batch = (optimisation[key] for key in ("steps", "batch_size", "micro_batch_size"))
+    passes = (2 if spec.get("lora") else 3) + bool(artefact.how.get("gradient_checkpointing"))
+    phase = "train_half" if optimisation.get("precision") == "bfloat16" else "train"
+    each = passes * models * forward(size, rows.prompt, rows.response, rows.n)
+    return Work({phase: steps * batch * each}, {phase: steps * models * -(-batch // micro_batch)})
 
 
 def _fresh(artefact: Artefact, facts: Facts, size: Size) -> Work:
@@ -99,8 +104,6 @@ def _fresh(artefact: Artefact, facts: Facts, size: Size) -> Work:
     rows = Rows(lengths.prompt, lengths.response(settings["max_new_tokens"]), settings["samples"])
     row = (prompts, rows.prompt, rows.response, rows.n)
     scorings = 1 + (objective["responses"] == "policy") + (updates > 1 or critic) * (1 + critic)
-    once = sampled(size, *row) + scored(size, *row) * scorings
-    learnt = _steps(
-        size, rows, optimisation["steps"], batch, optimisation["micro_batch_size"], spec.get("lora"), models=1 + critic
-    )
-    return once * rollouts + learnt
+    half = optimisation.get("precision") == "bfloat16"
+    once = sampled(size, *row) + scored(size, *row, half=half) * scorings
+    return once * rollouts + _steps(artefact, size, rows, models=1 + critic)

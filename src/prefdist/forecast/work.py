@@ -28,7 +28,7 @@ class UnknownWork(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """Operations and passes by phase: train, score (16 bits: score_half) and sample; bytes of what stays on disk."""
+    """Operations and passes by phase (train, score, sample; in 16 bits train_half, score_half); bytes of what stays on disk."""
 
     flops: dict[str, float] = field(default_factory=dict)
     passes: dict[str, float] = field(default_factory=dict)

@@ -42,6 +42,14 @@ class Parallel:
             if self.share.world > 1:
                 self.module = self._accelerator.prepare_model(learner)
 
+    def place(self, frozen: Learner) -> Learner:
+        """Models that are asked and do not learn, on this process's device, in parts where the learner is."""
+        if self.sharded:
+            _shard(frozen, self.device.type, self.share.world)
+        else:
+            frozen.to(self.device)
+        return frozen
+
     def sum(self, value: Tensor) -> Tensor:
         """Over processes; all of them get it."""
         total: Tensor = self._accelerator.reduce(value, "sum")
@@ -84,5 +92,7 @@ def _shard(learner: Learner, device: str, world: int) -> None:
     mesh = init_device_mesh(device, (world,))
     for block in [module for module in learner.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(block, mesh=mesh)
-    fully_shard(learner, mesh=mesh)
+    # A pass that is followed by no backward pass leaves nothing gathered.
+    frozen = not learner.trainable()
+    fully_shard(learner, mesh=mesh, reshard_after_forward=True if frozen else None)
     register_fsdp_forward_method(learner, "whole")

@@ -13,8 +13,6 @@ from torch.nn.functional import pad
 
 from prefdist.config import RewardUse, Rollouts
 from prefdist.data.order import batch_indices
-from prefdist.logprobs import packed_logprobs
-from prefdist.models import Scorer
 from prefdist.objectives.registry import Objective
 from prefdist.sampling.engine import Sample, sample
 from prefdist.sampling.law import Sampler
@@ -26,15 +24,16 @@ TOKENS = 65_536
 
 
 class RolloutSource:
-    """Batches of fresh samples. `prompts` are (prompt_id, ids); `reward_model` None leaves out the scores.
+    """Batches of fresh samples. `prompts` are (prompt_id, ids).
 
+    references: π₀ as its policy and, where the objective needs rewards, the reward model as its scorer; both frozen.
     sample: draws from the policy as it is when called, with the arguments of sampling.engine.sample.
     """
 
     def __init__(
         self,
         learner: Learner,
-        prior: Any,
+        references: Learner,
         prompts: list[tuple[str, list[int]]],
         settings: Rollouts,
         *,
@@ -43,17 +42,16 @@ class RolloutSource:
         share: Share,
         pad_id: int,
         stop_ids: Sequence[int],
-        reward_model: Scorer | None = None,
         reward: RewardUse | None = None,
         objective: Objective | None = None,
         total: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         passes: Callable[[int], int] = lambda count: count,
         sample: Callable[..., list[list[Sample]]] = sample,
     ) -> None:
-        self.learner, self.prior, self.prompts, self.settings = learner, prior, prompts, settings
+        self.learner, self.references, self.prompts, self.settings = learner, references, prompts, settings
         self.batch_size, self.seed, self.share = batch_size, seed, share
         self.pad_id, self.stop_ids = pad_id, stop_ids
-        self.reward_model, self.reward = reward_model, reward or RewardUse()
+        self.reward = reward or RewardUse()
         self.objective, self.total, self.passes, self.sample = objective, total, passes, sample
         self.updates = settings.minibatches * settings.epochs
         self._rollout: Batch | None = None
@@ -137,10 +135,12 @@ class RolloutSource:
         """Under π₀ and the reward model, and, where later steps or the objective need it, under policy and critic."""
         packed = batch.packed(self.pad_id).to(next(self.learner.parameters()).device)
         temperature = self.settings.temperature
-        with self.learner.autocast():  # what is subtracted from the policy's log-probabilities is computed as they are
-            columns = {"reference": packed_logprobs(self.prior, packed, temperature=temperature)}
-            if self.reward_model is not None:
-                columns["scores"] = self._used(self.reward_model.rewards(packed), batch)
+        # What is subtracted from the policy's log-probabilities is computed as they are.
+        self.references.precision = self.learner.precision
+        asked = self.references(packed, temperature)
+        columns = {"reference": asked["policy"]}
+        if "reward" in asked:
+            columns["scores"] = self._used(asked["reward"], batch)
         if self.updates > 1 or hasattr(self.objective, "prepare"):
             outputs = self.learner(packed, temperature)
             columns["old"] = outputs["policy"]

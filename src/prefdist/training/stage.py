@@ -146,9 +146,11 @@ def _streams(
             return streams, 1
     rollouts = Rollouts.model_validate(spec["rollouts"])
     on_policy = objective if objective.row.responses == "policy" else None
+    prior = _frozen(load_policy(inputs["prior"]))
+    references = Learner(prior, scorer=_frozen(load_scorer(inputs["reward_model"])) if on_policy else None)
     source = import_module("prefdist.training.rollouts").RolloutSource(
         parallel.learner,
-        _frozen(load_policy(inputs["prior"], parallel.device)),
+        parallel.place(references),
         examples.prompts(inputs, codec),
         rollouts,
         batch_size=rollouts.batch_size or settings.batch_size,
@@ -156,7 +158,6 @@ def _streams(
         share=parallel.share,
         pad_id=codec.pad_id,
         stop_ids=codec.stop_ids,
-        reward_model=_frozen(load_scorer(inputs["reward_model"], parallel.device)) if on_policy else None,
         reward=RewardUse.model_validate(spec.get("reward", {})),
         objective=on_policy,
         total=parallel.sum,
