@@ -173,7 +173,7 @@ def test_text_that_cannot_be_read(server: VllmServer, codec: Any, tmp_path: Path
     ("protocol", "settings", "answer", "said"),
     [
         ("tldr", {"model": "gpt-4"}, "yes", r"404 \(.*`gpt-4` does not exist"),
-        ("tldr", {}, "x" * LONGEST, rf"400 \(.*context length is (only )?{LONGEST}"),
+        ("tldr", {}, "x" * LONGEST, rf"400 \(.*maximum context length is {LONGEST}"),
         ("arena_hard", {}, "yes", rf"400 \(.*max_tokens=4096 cannot be greater than max_model_len={LONGEST}"),
     ],
     ids=["name", "prompt", "reply"],
