@@ -209,6 +209,7 @@ def p_value(tokens: list[int], probabilities: Tensor) -> float:
     found, wanted = (torch.cat([values[~rare], values[rare].sum(0, keepdim=True)]) for values in (counts, expected))
     filled = wanted > 0
     assert found[~filled].sum() == 0
+    assert filled.sum() > 1, "too few tokens for a second bin"
     return float(chisquare(found[filled], wanted[filled]).pvalue)
 
 

@@ -84,10 +84,11 @@ def test_mt_bench(text: str, rating: float | None) -> None:
 
 
 def test_alpaca_eval_weighs_both_letters() -> None:
-    # log 0.6 and log 0.2, beside others: 0.6/0.8
-    found = _read("alpaca_eval", "M", {"m": math.log(0.6), "M": math.log(0.2), " m": math.log(0.1), "The": math.log(0.05)})
+    # 0.5 and 0.1 for m with and without a space, 0.2 for M, beside others: 0.6/0.8
+    found = _read("alpaca_eval", "M", {"m": math.log(0.5), "M": math.log(0.2), " m": math.log(0.1), "mM": math.log(0.05)})
     assert found is not None
     assert found[0] == pytest.approx(0.75)
+    assert _read("alpaca_eval", "m", {" M": -0.1, "ma": -3.0}) == (0.0, 1.0)
     assert _read("alpaca_eval", "m", {"M": -0.1, "x": -3.0}) == (0.0, 1.0)
     assert _read("alpaca_eval", "m", {"The": -0.1}) is None
     assert _read("alpaca_eval", "m", {}) is None
@@ -126,9 +127,23 @@ def test_alpaca_eval_through_a_server(tmp_path: Path) -> None:
     # baseline first: it wins with 0.25; answer first: it wins with 0.9
     assert [row["preference"] for row in rows] == pytest.approx([1.75, 1.9])
     (sent,) = {tuple(body[key] for key in ("max_tokens", "logprobs", "top_logprobs", "temperature")) for body in server.bodies}
-    assert sent == (1, True, 5, 1.0)
+    assert sent == (1, True, 5, 0.0)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["metrics"]["win_rate"]["value"] == pytest.approx(0.825)
+
+
+def test_tokens_of_one_text_count_together(tmp_path: Path) -> None:
+    """Some servers tell two tokens by one text: "m" of 0.5 and 0.1 beside "M" of 0.2 is 0.6/0.8 for the answer shown first."""
+
+    def rule(body: dict[str, Any]) -> dict[str, Any]:
+        found = completion("m", logprobs={"m": math.log(0.5), "M": math.log(0.2), "other": math.log(0.1)})
+        found["choices"][0]["logprobs"]["content"][0]["top_logprobs"][2]["token"] = "m"
+        return found
+
+    with serving(rule) as server:
+        rows = judged(endpoint(server.url, "alpaca_eval"), pairs(tmp_path, 1), tmp_path)
+    assert [row["preference"] for row in rows] == pytest.approx([1.25, 1.75])
+    assert json.loads(rows[0]["top_logprobs"]) == pytest.approx({"m": math.log(0.6), "M": math.log(0.2)})
 
 
 def test_arena_hard_counts_strong_verdicts_three_times(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import p_value
+from scipy.stats import chisquare
+from torch import Tensor
 from vllm_models import FOLDERS, needs_vllm, random_ids, token_laws
 
 from prefdist.errors import UserError
 from prefdist.models import add_lora, load_policy
-from prefdist.sampling.engine import Sample
 from prefdist.sampling.law import ANCESTRAL, Sampler
 from prefdist.sampling.vllm import engine
 from prefdist.sampling.vllm.engine import Vllm, next_logps, response_logps, sample, token_logps
@@ -81,8 +82,8 @@ def test_letters(vllm: Vllm, model: Any) -> None:
 def test_samples(sampler: Sampler, vllm: Vllm, model: Any) -> None:
     """logp is that of the model at T = 1, logq that of the law as law.py has it, both with the stop id; nothing follows it."""
     options: dict[str, Any] = {"num_samples": 8, "max_new_tokens": 20, "sampler": sampler}
-    (first,) = sample(vllm, PROMPTS[1:2], ["a"], stop_ids=[], **options)
-    stop_ids = [999, first[0].token_ids[4]]  # beyond the vocabulary, and one that ends some responses within their budget
+    unstopped = sample(vllm, PROMPTS, list("abc"), stop_ids=[], **options)
+    stop_ids = [999, unstopped[1][0].token_ids[4]]  # beyond the vocabulary, and one that ends at least this response early
     drawn = sample(vllm, PROMPTS, list("abc"), stop_ids=stop_ids, **options)
     ends = set()
     for prompt, samples in zip(PROMPTS, drawn, strict=True):
@@ -102,8 +103,19 @@ def test_samples(sampler: Sampler, vllm: Vllm, model: Any) -> None:
     assert drawn[0] != sample(vllm, PROMPTS[:1], ["z"], stop_ids=stop_ids, **options)[0], "another key"
 
 
-def first_tokens(drawn: list[list[Sample]]) -> list[int]:
-    return [s.token_ids[0] for samples in drawn for s in samples]
+def uniform_p_value(tokens: list[int], laws: Tensor) -> float:
+    """Each token against its own law [N, V]: its place in the cumulative law, likeliest first, is uniform in [0, 1].
+
+    0 if a token cannot come.
+    """
+    ordered, order = laws.sort(dim=-1, descending=True)
+    place = (order == torch.tensor(tokens)[:, None]).nonzero()[:, 1:]
+    own = ordered.gather(-1, place)[:, 0]
+    if own.min() == 0:
+        return 0.0
+    within = torch.rand(len(tokens), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = ordered.cumsum(-1).gather(-1, place)[:, 0] - within * own
+    return float(chisquare(torch.histc(found, 100, 0.0, 1.0)).pvalue)
 
 
 @pytest.mark.parametrize("folder", ["qwen2"], indirect=True)
@@ -111,15 +123,16 @@ def first_tokens(drawn: list[list[Sample]]) -> list[int]:
     "sampler", [ANCESTRAL, Sampler(2.0, top_k=12), Sampler(1.5, top_p=0.9), Sampler(1.5, min_p=0.05)], ids=str
 )
 def test_tokens_follow_the_law(sampler: Sampler, vllm: Vllm, model: Any) -> None:
-    """3 000 first tokens, and those behind the likeliest of them, by a chi-square test. All families share vLLM's sampler."""
+    """3 000 first tokens, and what follows each of them, by chi-square tests. All families share vLLM's sampler."""
     options: dict[str, Any] = {"num_samples": 3000, "stop_ids": [], "sampler": sampler}
     drawn = sample(vllm, PROMPTS[:1], [str(sampler)], max_new_tokens=2, **options)
+    firsts, seconds = (list(tokens) for tokens in zip(*(s.token_ids for s in drawn[0]), strict=True))
     law = sampler.law(token_laws(model, PROMPTS[0], [0]))[0]
-    assert p_value(first_tokens(drawn), law) > 1e-3
-    likeliest = int(law.argmax())
-    behind = [s.token_ids[1] for s in drawn[0] if s.token_ids[0] == likeliest]
-    assert len(behind) > 40
-    assert p_value(behind, sampler.law(token_laws(model, [*PROMPTS[0], likeliest], [0]))[0]) > 1e-3
+    assert p_value(firsts, law) > 1e-3
+    behind = {first: sampler.law(token_laws(model, [*PROMPTS[0], first], [0]))[0] for first in set(firsts)}
+    laws = torch.stack([behind[first] for first in firsts])
+    assert uniform_p_value(seconds, laws) > 1e-3
+    assert uniform_p_value(seconds, laws.roll(1, 0)) < 1e-6, "the law behind another token"
 
 
 @pytest.mark.parametrize("folder", ["qwen2"], indirect=True)

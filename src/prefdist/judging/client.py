@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import httpx2
+import numpy as np
 
 from prefdist.config_judge import EndpointJudge
 from prefdist.errors import UserError
@@ -149,7 +150,7 @@ class ChatClient:
             choice, usage = found["choices"][0], found.get("usage") or {}
             text = choice["message"].get("content") or ""
             told = ((choice.get("logprobs") or {}).get("content") or [{}])[0].get("top_logprobs")
-            logprobs = None if told is None else {str(token["token"]): float(token["logprob"]) for token in told}
+            logprobs = None if told is None else _by_text(told)
             counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
             prompt_tokens, completion_tokens = (None if count is None else int(count) for count in counts)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError):
@@ -165,6 +166,16 @@ class ChatClient:
 
     def _redacted(self, text: str) -> str:
         return text if self._key is None else text.replace(self._key, REDACTED)
+
+
+def _by_text(told: list[dict[str, Any]]) -> dict[str, float]:
+    """Text -> log-probability (nats). Tokens of one text, as a vocabulary has them with and without a space that its decoder
+    strips, count together."""
+    found: dict[str, float] = {}
+    for token in told:
+        text, logprob = str(token["token"]), float(token["logprob"])
+        found[text] = float(np.logaddexp(found[text], logprob)) if text in found else logprob
+    return found
 
 
 def read_key(settings: EndpointJudge) -> str | None:
