@@ -63,10 +63,10 @@ test: setup ## the fast tests
 	$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu and not oracle and not slurm and not dvc and not container and not sample and not vllm"
 
 test-slow: setup ## the slow tests (no GPU)
-	$(BIN)/pytest -m "slow and not gpu and not slurm and not dvc and not container and not sample and not vllm"
+	$(BIN)/pytest --durations=12 -m "slow and not gpu and not slurm and not dvc and not container and not sample and not vllm"
 
 slurm-test: setup ## bring up a real Slurm on loopback, run the smallest suite through it, kill things (root, Debian's packages)
-	$(BIN)/pytest -m slurm
+	$(BIN)/pytest -m slurm --durations=0
 
 dvc-test: setup ## one ablation made, shared and changed through DVC; S3 and SSH servers, also ones that die
 	$(BIN)/pytest -m dvc --durations=0
@@ -76,13 +76,13 @@ images: setup ## build the images of containers/ with Apptainer (BASE=image or f
 	$(BIN)/python containers/build sample $(if $(BASE),--base $(BASE))
 
 container-test: setup ## build the image and run the smallest suite in it, through Slurm too (root, Debian's packages)
-	$(BIN)/pytest -m container
+	$(BIN)/pytest -m container --durations=0
 
 sample-test: setup ## build the image with vLLM for CPUs and compare it with transformers
 	$(BIN)/pytest -m sample
 
 vllm-test: $(VLLM)/.installed ## the engine vllm against transformers, with a vLLM for CPUs in .venv-vllm
-	PREFDIST_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/pytest -m vllm
+	PREFDIST_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/pytest -m vllm --durations=8
 
 oracle: $(VENV)/.oracle ## compare with TRL, installing it first
 	$(BIN)/pytest -m oracle

@@ -35,12 +35,12 @@ def make_source(world: World) -> MakeSource:
     target, prior, reward_model = world.policy("target"), world.policy("prior"), world.reward_model()
 
     def make(learner: Learner | None = None, share: Share | None = None, **options: Any) -> RolloutSource:
-        options = {"batch_size": 6, "seed": 0} | options
+        options = {"batch_size": 6, "seed": 0, "reward_model": Learner(scorer=reward_model)} | options
         prompts = options.pop("prompts", examples.prompts({"preferences": world.folder("preferences")}, codec))
         settings = Rollouts(**{"samples": 3, "max_new_tokens": 8} | options.pop("rollouts", {}))
         return RolloutSource(
             learner or Learner(target),
-            Learner(prior, scorer=options.pop("reward_model", reward_model)),
+            Learner(prior),
             prompts,
             settings,
             share=share or Share(),
@@ -268,7 +268,7 @@ def test_reverse_kl_finds_its_target(algorithm: str, make_source: MakeSource, wo
     target = world.policy("target")
     objective = load(f"reverse_kl_{algorithm}", {"gamma": 1.0, "beta": 0.0})
     learner = Learner(world.policy("prior"), world.reward_model() if algorithm == "ppo" else None)
-    source = make_source(learner, batch_size=16, reward_model=LogProbability(target), objective=objective)
+    source = make_source(learner, batch_size=16, reward_model=Learner(scorer=LogProbability(target)), objective=objective)
     before = reverse_kl(learner.policy, target, world)
     train(
         Parallel(learner),

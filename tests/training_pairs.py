@@ -68,9 +68,8 @@ def seen(train: Callable[..., Any], out: Path, parallel: Parallel, *arguments: A
         if parallel.main:
             parts = held(parallel.learner)
             for stream in arguments[0]:
-                references = getattr(stream.source, "references", None)
-                if references is not None:
-                    parts |= {f"frozen {name}": part for name, part in held(references).items()}
+                for model in filter(None, (getattr(stream.source, name, None) for name in ("prior", "reward_model"))):
+                    parts |= {f"frozen {name}": part for name, part in held(model).items()}
             torch.save({"logits": logits, "held": parts}, out / SEEN)
     return log
 

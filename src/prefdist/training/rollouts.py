@@ -24,16 +24,16 @@ TOKENS = 65_536
 
 
 class RolloutSource:
-    """Batches of fresh samples. `prompts` are (prompt_id, ids).
+    """Batches of fresh samples. `prompts` are (prompt_id, ids); `reward_model` None leaves out the scores.
 
-    references: π₀ as its policy and, where the objective needs rewards, the reward model as its scorer; both frozen.
+    prior, reward_model: frozen, each in a learner of its own (as its policy, as its scorer), placed as the learner is.
     sample: draws from the policy as it is when called, with the arguments of sampling.engine.sample.
     """
 
     def __init__(
         self,
         learner: Learner,
-        references: Learner,
+        prior: Learner,
         prompts: list[tuple[str, list[int]]],
         settings: Rollouts,
         *,
@@ -42,16 +42,17 @@ class RolloutSource:
         share: Share,
         pad_id: int,
         stop_ids: Sequence[int],
+        reward_model: Learner | None = None,
         reward: RewardUse | None = None,
         objective: Objective | None = None,
         total: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         passes: Callable[[int], int] = lambda count: count,
         sample: Callable[..., list[list[Sample]]] = sample,
     ) -> None:
-        self.learner, self.references, self.prompts, self.settings = learner, references, prompts, settings
+        self.learner, self.prior, self.prompts, self.settings = learner, prior, prompts, settings
         self.batch_size, self.seed, self.share = batch_size, seed, share
         self.pad_id, self.stop_ids = pad_id, stop_ids
-        self.reward = reward or RewardUse()
+        self.reward_model, self.reward = reward_model, reward or RewardUse()
         self.objective, self.total, self.passes, self.sample = objective, total, passes, sample
         self.updates = settings.minibatches * settings.epochs
         self._rollout: Batch | None = None
@@ -135,12 +136,11 @@ class RolloutSource:
         """Under π₀ and the reward model, and, where later steps or the objective need it, under policy and critic."""
         packed = batch.packed(self.pad_id).to(next(self.learner.parameters()).device)
         temperature = self.settings.temperature
-        # What is subtracted from the policy's log-probabilities is computed as they are.
-        self.references.precision = self.learner.precision
-        asked = self.references(packed, temperature)
-        columns = {"reference": asked["policy"]}
-        if "reward" in asked:
-            columns["scores"] = self._used(asked["reward"], batch)
+        self.prior.precision = self.learner.precision  # it is subtracted from the policy's log-probabilities
+        columns = {"reference": self.prior(packed, temperature)["policy"]}
+        if self.reward_model is not None:
+            self.reward_model.precision = self.learner.precision
+            columns["scores"] = self._used(self.reward_model(packed, temperature)["reward"], batch)
         if self.updates > 1 or hasattr(self.objective, "prepare"):
             outputs = self.learner(packed, temperature)
             columns["old"] = outputs["policy"]

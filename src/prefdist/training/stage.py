@@ -146,11 +146,12 @@ def _streams(
             return streams, 1
     rollouts = Rollouts.model_validate(spec["rollouts"])
     on_policy = objective if objective.row.responses == "policy" else None
-    prior = _frozen(load_policy(inputs["prior"]))
-    references = Learner(prior, scorer=_frozen(load_scorer(inputs["reward_model"])) if on_policy else None)
+    # One after the other: a model that is to be sharded is first read as a whole, by every process.
+    prior = parallel.place(Learner(_frozen(load_policy(inputs["prior"]))))
+    reward_model = parallel.place(Learner(scorer=_frozen(load_scorer(inputs["reward_model"])))) if on_policy else None
     source = import_module("prefdist.training.rollouts").RolloutSource(
         parallel.learner,
-        parallel.place(references),
+        prior,
         examples.prompts(inputs, codec),
         rollouts,
         batch_size=rollouts.batch_size or settings.batch_size,
@@ -158,6 +159,7 @@ def _streams(
         share=parallel.share,
         pad_id=codec.pad_id,
         stop_ids=codec.stop_ids,
+        reward_model=reward_model,
         reward=RewardUse.model_validate(spec.get("reward", {})),
         objective=on_policy,
         total=parallel.sum,
