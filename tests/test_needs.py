@@ -56,6 +56,14 @@ def test_a_gated_model_needs_a_token(checkout: Path, monkeypatch: pytest.MonkeyP
     assert len(chat(checkout)) == 6
 
 
+def test_what_a_suite_does_not_say_of_licences_the_list_of_models_does(checkout: Path) -> None:
+    """Also of a dataset that is read without an artefact of its own."""
+    what = {finding.what.split(": ")[0]: finding for finding in examine_suite("pad", checkout)}
+    assert not what["model google/gemma-2-9b-it (gemma, gated)"].ok
+    assert what["dataset HuggingFaceH4/ultrafeedback_binarized (mit)"].ok
+    assert what["dataset tatsu-lab/alpaca_eval (CC-BY-NC-4.0)"].ok
+
+
 def test_a_judge_needs_its_key(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert not any(what.startswith("key of the judge") for what in chat(checkout))
     monkeypatch.delenv("OPENAI_API_KEY")

@@ -62,5 +62,10 @@ class StoredModel(Strict):
 MODEL_KINDS = ("trained model", "stored model")
 Model = Annotated[
     Annotated[TrainedModel, Tag(MODEL_KINDS[0])] | Annotated[StoredModel, Tag(MODEL_KINDS[1])],
-    Discriminator(lambda model: MODEL_KINDS[isinstance(model, dict) and bool(model.keys() & {"hub", "revision", "folder"})]),
+    Discriminator(lambda model: MODEL_KINDS[_is_stored(model)]),
 ]
+
+
+def _is_stored(model: Any) -> bool:
+    """Of what a suite says, or of what was read from it."""
+    return bool(model.keys() & {"hub", "revision", "folder"}) if isinstance(model, dict) else isinstance(model, StoredModel)

@@ -17,6 +17,7 @@ class HubModel(Strict):
 
     names: list[str] = Field(min_length=1)
     licence: str = Field(description="the hub's identifier of it, as on the model's page")
+    gated: bool = Field(False, description="whether the hub gives it only to accounts that have accepted the licence")
     evidence: Literal["read", "memory"] = Field(description="whether a copy of the config.json was read")
     config: dict[str, Any]
 

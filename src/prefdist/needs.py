@@ -15,6 +15,7 @@ from prefdist.data.models import OWN, check_template
 from prefdist.doctor import GIB, Finding
 from prefdist.errors import UserError
 from prefdist.forecast.forecast import Forecaster
+from prefdist.hub_models import hub_models
 from prefdist.paths import SUITES, check_model_folder
 from prefdist.plan import Artefact, Plan, plan
 from prefdist.suites import load_suite
@@ -27,9 +28,17 @@ Terms = dict[str, tuple[str, bool]]
 def examine_suite(name: str, root: Path) -> list[Finding]:
     """UserError if the suite itself is wrong."""
     suite = load_suite(name, root)
-    made, terms = plan(suite, root), dict(_terms(suite.model_dump()))
-    sources = [*made.of_stage("model"), *made.of_stage("dataset")]
+    made, terms = plan(suite, root), _known_terms(root) | dict(_terms(suite.model_dump()))
+    read = [artefact for artefact in made.of_stage("prompts") if "dataset" in artefact.spec]  # without an artefact of their own
+    sources = [*made.of_stage("model"), *made.of_stage("dataset"), *read]
     return [*(_source(name, artefact, terms, root) for artefact in sources), *_keys(made), _disk(made, root)]
+
+
+def _known_terms(root: Path) -> Terms:
+    """What workflow/hub_models.yaml says, where the suite does not."""
+    known = hub_models(root)
+    models = {name: (model.licence, model.gated) for model in known.models for name in model.names}
+    return models | {name: (licence, False) for name, licence in known.datasets.items()}
 
 
 def _terms(node: Any) -> Iterator[tuple[str, tuple[str, bool]]]:
@@ -44,9 +53,10 @@ def _terms(node: Any) -> Iterator[tuple[str, tuple[str, bool]]]:
 
 def _source(suite: str, artefact: Artefact, terms: Terms, root: Path) -> Finding:
     spec = artefact.spec
-    source = spec["dataset"] if artefact.stage == "dataset" else spec["hub"] or spec["folder"]
+    source = spec["dataset"] if "dataset" in spec else spec["hub"] or spec["folder"]
     licence, gated = terms.get(source, ("", False))
-    what = f"{artefact.stage} {source}" + (f" ({licence}{', gated' if gated else ''})" if licence else "")
+    kind = "dataset" if "dataset" in spec else "model"
+    what = f"{kind} {source}" + (f" ({licence}{', gated' if gated else ''})" if licence else "")
     if (root / artefact.path / PROVENANCE).is_file():
         problem = _trouble(root / artefact.path, spec) if artefact.stage == "model" else None
         return Finding(problem is None, f"{what}: {problem or 'fetched'}")
