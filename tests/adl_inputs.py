@@ -20,7 +20,7 @@ from judge_servers import serving
 from test_pad_hub_models import make, write_alpaca_eval
 from transformers import AutoModelForSequenceClassification
 
-from prefdist.config_adl import AdlSuite
+from prefdist.config.adl import AdlSuite
 from prefdist.data import tables
 from prefdist.plan import plan
 from prefdist.results.from_rows import WRITERS

@@ -17,7 +17,7 @@ from test_pad_hub_models import make
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from prefdist.config_spl import SplSuite
+from prefdist.config.spl import SplSuite
 from prefdist.data import tables
 from prefdist.plan import Artefact, Plan, plan
 from prefdist.suites import parse_suite

@@ -18,7 +18,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from prefdist import artefacts
-from prefdist.config import Suite
+from prefdist.config.testbed import Suite
 from prefdist.data import tables
 from prefdist.data.stdlib import Extraction, extract
 from prefdist.data.tokenizer import train_tokenizer

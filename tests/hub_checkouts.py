@@ -9,7 +9,7 @@ import conftest
 import torch
 
 from prefdist import artefacts
-from prefdist.config import Suite
+from prefdist.config.testbed import Suite
 from prefdist.models import add_lora, load_policy, new_policy, save
 from prefdist.plan import Artefact, plan
 from prefdist.tokens import TextCodec

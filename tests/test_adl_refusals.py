@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from changed_suites import check_refused
 
-from prefdist.config_adl import AdlSuite
+from prefdist.config.adl import AdlSuite
 
 RUN = {"objective": "dpo", "optimisation": {"steps": 1, "learning_rate": 1e-6}}
 WRONG: list[tuple[str, dict[str, Any], list[str]]] = [

@@ -9,7 +9,7 @@ from changed_suites import changed, committed
 from checkouts import ROOT, copy
 from test_pad_plan import jobs
 
-from prefdist.config_adl import AdlSuite
+from prefdist.config.adl import AdlSuite
 from prefdist.exports.sources import closure
 from prefdist.plan import Artefact, Plan, plan
 

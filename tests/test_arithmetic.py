@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from prefdist.config import Arithmetic, Suite
+from prefdist.config.testbed import Arithmetic, Suite
 from prefdist.data import arithmetic, tables
 from prefdist.data.arithmetic import THEMES, lettered, problem, split_of
 from prefdist.data.arithmetic_check import Step, fault, steps

@@ -7,7 +7,7 @@ import pytest
 from behaviour_results import MODELS, POLICIES, SPEC, answers, cell, write_inputs, write_results
 from matplotlib.figure import Figure
 
-from prefdist.config_spl import SplSuite
+from prefdist.config.spl import SplSuite
 from prefdist.plan.behaviour import sweeps
 from prefdist.results.behaviour_tables import read_rows
 from prefdist.results.calibration import grouped_answers

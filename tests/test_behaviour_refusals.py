@@ -6,7 +6,7 @@ import pytest
 from changed_suites import check_refused
 from checkouts import ROOT
 
-from prefdist.config_spl import SplSuite
+from prefdist.config.spl import SplSuite
 
 SMOKE = "spl_smoke"
 MODEL = {"hub": "a/b", "revision": "c"}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_pad_plan import jobs
 
-from prefdist.config_spl import SplSuite
+from prefdist.config.spl import SplSuite
 from prefdist.errors import UserError
 from prefdist.exact.closed_forms import optimum
 from prefdist.exports.sources import closure

@@ -8,9 +8,9 @@ import yaml
 from pydantic import ValidationError
 
 from prefdist.code import import_closure
-from prefdist.config import Rollouts, vllm_lacks
-from prefdist.config_pad import Questions, Samples
-from prefdist.config_spl import BestOfN, Draws
+from prefdist.config.common import Rollouts, vllm_lacks
+from prefdist.config.pad import Questions, Samples
+from prefdist.config.spl import BestOfN, Draws
 from prefdist.errors import UserError
 from prefdist.plan import Artefact, Plan, plan
 from prefdist.suites import load_suite

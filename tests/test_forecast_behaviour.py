@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from changed_suites import changed
 
-from prefdist.config_adl import AdlSuite
+from prefdist.config.adl import AdlSuite
 from prefdist.forecast import behaviour
 from prefdist.forecast.stages import FORMULAS, work_of
 from prefdist.forecast.throughput import Throughput

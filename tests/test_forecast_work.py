@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from prefdist.config import Suite
+from prefdist.config.testbed import Suite
 from prefdist.errors import UserError
 from prefdist.forecast import work
 from prefdist.forecast.parameters import Size, size_of

@@ -10,7 +10,7 @@ import pytest
 from judge_inputs import KEY, PRICES, endpoint, judged, longer, pairs, summaries
 from judge_servers import Fault, serving
 
-from prefdist.config_judge import EndpointJudge, Judging
+from prefdist.config.judge import EndpointJudge, Judging
 from prefdist.errors import UserError
 from prefdist.judging.endpoint import NONSENSE
 from prefdist.judging.pace import backoff

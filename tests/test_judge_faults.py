@@ -138,7 +138,7 @@ import json, sys
 from pathlib import Path
 from prefdist.judging.comparisons import read_pairs
 from prefdist.judging.endpoint import Endpoint
-from prefdist.config_judge import Judging
+from prefdist.config.judge import Judging
 spec, inputs, replies = json.loads(sys.argv[1])
 judging = {key: spec[key] for key in ("judge", "protocol", "orders")}
 pairs = read_pairs({role: Path(path) for role, path in inputs.items()})

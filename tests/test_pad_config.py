@@ -8,8 +8,10 @@ import pytest
 import yaml
 from changed_suites import committed
 
-from prefdist import config_models, config_pad, suites
-from prefdist.config_pad import PadSuite
+from prefdist import suites
+from prefdist.config import models as config_models
+from prefdist.config import pad as config_pad
+from prefdist.config.pad import PadSuite
 from prefdist.errors import UserError
 from prefdist.objectives import plackett_luce
 from prefdist.plan import Artefact, Plan, plan

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from prefdist import artefacts, cli
-from prefdist.config_pad import PadSuite
+from prefdist.config.pad import PadSuite
 from prefdist.data import tables
 from prefdist.errors import UserError
 from prefdist.plan import Plan, plan

@@ -9,7 +9,7 @@ import torch
 from conftest import World
 from torch import Tensor
 
-from prefdist.config import Optimisation
+from prefdist.config.common import Optimisation
 from prefdist.data import tables
 from prefdist.errors import UserError
 from prefdist.training import checkpoint, examples, loop, stage

@@ -9,7 +9,7 @@ import torch
 from conftest import World, plain_logps
 from torch import Tensor, nn
 
-from prefdist.config import Optimisation, RewardUse, Rollouts
+from prefdist.config.common import Optimisation, RewardUse, Rollouts
 from prefdist.data import tables
 from prefdist.logprobs import packed_logprobs
 from prefdist.objectives import load

@@ -16,7 +16,7 @@ from test_training_invariance import MEAN, check_same, weights
 from test_training_resume import Stopped
 from training_pairs import CHECKPOINTS, DDP, FSDP, RECOMPUTED, SEEN, Training, in_a_pair, in_one, name_of
 
-from prefdist.config_pad import PadSuite
+from prefdist.config.pad import PadSuite
 from prefdist.plan.distillation import Distillation
 from prefdist.suites import parse_suite
 from prefdist.training import checkpoint

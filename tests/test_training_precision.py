@@ -8,7 +8,7 @@ import torch
 from conftest import World, read_log
 from test_training_invariance import check_same
 
-from prefdist.config import Optimisation
+from prefdist.config.common import Optimisation
 from prefdist.tokens import pack
 from prefdist.training import checkpoint, stage
 from prefdist.training.learner import Learner

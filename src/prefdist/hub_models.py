@@ -7,7 +7,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from prefdist.config import Strict
+from prefdist.config.common import Strict
 from prefdist.errors import UserError
 from prefdist.paths import HUB_MODELS
 

@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from prefdist.config import TEXT_KINDS, Suite
-from prefdist.config_adl import AdlSuite
-from prefdist.config_exact import ExactSuite
-from prefdist.config_models import MODEL_KINDS
-from prefdist.config_pad import PadSuite
-from prefdist.config_spl import SplSuite
+from prefdist.config.adl import AdlSuite
+from prefdist.config.exact import ExactSuite
+from prefdist.config.models import MODEL_KINDS
+from prefdist.config.pad import PadSuite
+from prefdist.config.spl import SplSuite
+from prefdist.config.testbed import TEXT_KINDS, Suite
 from prefdist.errors import UserError
 from prefdist.objectives.rows import ObjectiveRow
 from prefdist.paths import SUITES

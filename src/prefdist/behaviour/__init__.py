@@ -1,1 +1,1 @@
-"""Stages that sample aligned models and measure how they behave; see config_spl.py for what is measured."""
+"""Stages that sample aligned models and measure how they behave; see config/spl.py for what is measured."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prefdist.config import TRANSFORMERS
+from prefdist.config.common import TRANSFORMERS
 from prefdist.data import tables
 from prefdist.data.selection import held_out
 from prefdist.errors import UserError

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prefdist.bench.clock import Clock
 from prefdist.bench.workload import Workload
-from prefdist.config import Optimisation
+from prefdist.config.common import Optimisation
 from prefdist.models import load_policy
 from prefdist.objectives.registry import Objective, load
 from prefdist.scoring.sequences import response_logps

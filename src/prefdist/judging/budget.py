@@ -4,7 +4,7 @@ import json
 import threading
 from typing import Any
 
-from prefdist.config_judge import Prices
+from prefdist.config.judge import Prices
 
 MILLION = 1_000_000
 EXTRA = 16

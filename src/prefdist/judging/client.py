@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from prefdist.config_judge import EndpointJudge
+from prefdist.config.judge import EndpointJudge
 from prefdist.errors import UserError
 from prefdist.judging.budget import Budget
 from prefdist.judging.journal import Journal

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from prefdist.config_judge import EndpointJudge, Judging
+from prefdist.config.judge import EndpointJudge, Judging
 from prefdist.errors import UserError
 from prefdist.judging.budget import Budget, CeilingMet
 from prefdist.judging.client import SHOWN, ChatClient

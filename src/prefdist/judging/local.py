@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefdist.config_judge import KnownJudge, RewardModelJudge
+from prefdist.config.judge import KnownJudge, RewardModelJudge
 from prefdist.errors import UserError
 from prefdist.judging.comparisons import Answer, Comparison, lengths
 from prefdist.models import load_frozen, load_scorer

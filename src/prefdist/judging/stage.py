@@ -1,7 +1,7 @@
 """The stage `judge` (and `judge_local`, the same on a GPU): answers judged by an endpoint, a reward model or a known
 preference.
 
-spec: run, seed (of the metric rows), and the keys of config_judge.Judging: judge, protocol, orders, order_seed.
+spec: run, seed (of the metric rows), and the keys of config.judge.Judging: judge, protocol, orders, order_seed.
 inputs: prompts (prompts.parquet; the prompts that are answered; of protocol mt_bench second_turns.parquet, too), answers
 (draws.parquet or responses.parquet), and
   baseline        answers to compare with; without it, the prompts' own references
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from prefdist.config_judge import EndpointJudge, Judging, KnownJudge, RewardModelJudge
+from prefdist.config.judge import EndpointJudge, Judging, KnownJudge, RewardModelJudge
 from prefdist.data import tables
 from prefdist.judging.comparisons import Comparison, read_dialogues, read_pairs
 from prefdist.judging.endpoint import Endpoint

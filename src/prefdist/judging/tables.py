@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefdist.artefacts import provenance
-from prefdist.config_judge import EndpointJudge, Judging
+from prefdist.config.judge import EndpointJudge, Judging
 from prefdist.data import tables
 from prefdist.errors import UserError
 from prefdist.judging.annotations import Annotation, annotations

@@ -7,10 +7,10 @@ depends on it. Code is not in the digest: the rules pass it to Snakemake as a pa
 
 from pathlib import Path
 
-from prefdist.config_adl import AdlSuite
-from prefdist.config_exact import ExactSuite
-from prefdist.config_pad import PadSuite
-from prefdist.config_spl import SplSuite
+from prefdist.config.adl import AdlSuite
+from prefdist.config.exact import ExactSuite
+from prefdist.config.pad import PadSuite
+from prefdist.config.spl import SplSuite
 from prefdist.objectives.registry import FAMILIES
 from prefdist.paths import RESULTS
 from prefdist.plan.alignment import Alignment

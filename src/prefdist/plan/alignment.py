@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from prefdist.config_adl import AdlSuite
-from prefdist.config_models import StoredModel
-from prefdist.config_sets import Decoding
-from prefdist.config_spl import BASE
+from prefdist.config.adl import AdlSuite
+from prefdist.config.models import StoredModel
+from prefdist.config.sets import Decoding
+from prefdist.config.spl import BASE
 from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.answers import JUDGED, Answers, dataset
 from prefdist.plan.graph import Artefact

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from prefdist.config_sets import AnsweredSets, Decoding, SetJudging, Source
+from prefdist.config.sets import AnsweredSets, Decoding, SetJudging, Source
 from prefdist.plan.graph import Artefact, engine_code
 
 JUDGED = "judged"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from prefdist.config_spl import BASE, MEASURES, Choices, Decoder, Problems, SplSuite
+from prefdist.config.spl import BASE, MEASURES, Choices, Decoder, Problems, SplSuite
 from prefdist.plan.answers import dataset
 from prefdist.plan.graph import Artefact, engine_code
 from prefdist.plan.rows import read_row

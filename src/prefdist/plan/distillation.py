@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from prefdist.config_models import StoredModel, TrainedModel
-from prefdist.config_pad import PadRun, PadSuite, Questions, Reward, Samples
+from prefdist.config.models import StoredModel, TrainedModel
+from prefdist.config.pad import PadRun, PadSuite, Questions, Reward, Samples
 from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.answers import JUDGED, Answers
 from prefdist.plan.graph import Artefact, engine_code

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from prefdist.config import AnyText, Arithmetic, ModelRun, Run, Suite
+from prefdist.config.common import Run
+from prefdist.config.testbed import AnyText, Arithmetic, ModelRun, Suite
 from prefdist.containers import python_version
 from prefdist.errors import UserError
 from prefdist.objectives.registry import FAMILIES

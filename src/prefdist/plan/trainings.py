@@ -6,8 +6,8 @@ kind of suite).
 
 from collections.abc import Callable, Sequence
 
-from prefdist.config import RewardUse, Run
-from prefdist.config_models import TrainingQuestions
+from prefdist.config.common import RewardUse, Run
+from prefdist.config.models import TrainingQuestions
 from prefdist.objectives.registry import FAMILIES
 from prefdist.plan.graph import Artefact, engine_code
 from prefdist.plan.rows import read_row

@@ -9,7 +9,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from prefdist.config import Strict
+from prefdist.config.common import Strict
 from prefdist.errors import UserError
 from prefdist.paths import PUBLISHED
 

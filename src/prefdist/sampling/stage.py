@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from prefdist.config import TRANSFORMERS
+from prefdist.config.common import TRANSFORMERS
 from prefdist.data import tables
 from prefdist.data.selection import first_prompts, held_out
 from prefdist.errors import UserError

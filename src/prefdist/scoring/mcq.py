@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefdist.config import TRANSFORMERS
+from prefdist.config.common import TRANSFORMERS
 from prefdist.data import tables
 from prefdist.errors import UserError
 from prefdist.sampling.engines import Source, opened, write_about

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from prefdist.config import Optimisation
+from prefdist.config.common import Optimisation
 from prefdist.errors import UserError
 from prefdist.progress import Progress
 from prefdist.training import checkpoint

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from prefdist.config import RewardUse, Rollouts
+from prefdist.config.common import RewardUse, Rollouts
 from prefdist.data.order import batch_indices
 from prefdist.objectives.registry import Objective
 from prefdist.sampling.engine import Sample, sample

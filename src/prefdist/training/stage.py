@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from prefdist.config import Optimisation, RewardUse, Rollouts
+from prefdist.config.common import Optimisation, RewardUse, Rollouts
 from prefdist.data import tables
 from prefdist.errors import UserError
 from prefdist.models import add_lora, fold_temperature, load_policy, load_scorer, new_policy, save

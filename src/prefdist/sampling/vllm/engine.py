@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefdist.config import vllm_lacks
+from prefdist.config.common import vllm_lacks
 from prefdist.errors import UserError
 from prefdist.paths import check_model_folder
 from prefdist.sampling.engine import Sample

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from prefdist.config import TRANSFORMERS, VERSION, Engine, Optimisation, Strict, vllm_lacks
-from prefdist.config_models import MAX_OPTIONS, Model, TrainedModel
-from prefdist.config_sets import AnsweredSets, Decoding, HubPrompts, Prompts
+from prefdist.config.common import TRANSFORMERS, VERSION, Engine, Optimisation, Strict, vllm_lacks
+from prefdist.config.models import MAX_OPTIONS, Model, TrainedModel
+from prefdist.config.sets import AnsweredSets, Decoding, HubPrompts, Prompts
 
 MAX_ITEMS = 14
 """Longest list of the exact divergences of rankings (objectives/plackett_luce.py, whose import costs that of torch)."""

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from prefdist.config import Strict
+from prefdist.config.common import Strict
 
 ProtocolName = Literal["tldr", "alpaca_eval", "mt_bench", "arena_hard"]
 PROTOCOL_NAMES = get_args(ProtocolName)

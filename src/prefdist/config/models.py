@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from prefdist.config import Optimisation, Strict
+from prefdist.config.common import Optimisation, Strict
 from prefdist.errors import UserError
 from prefdist.paths import check_model_folder
 

@@ -1,17 +1,17 @@
 """What a suite of ADL at the paper's scale may say: base models, demonstrations, pairs, reward model, runs, what is measured.
 
 Every base is fine-tuned on demonstrations (or is an instruct model already) and is then π₀ of all runs. Left out: which
-artefacts follow from it (plan/alignment.py), and suites with a known target (config.py).
+artefacts follow from it (plan/alignment.py), and suites with a known target (testbed.py).
 """
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from prefdist.config import VERSION, Optimisation, Run, Strict, check_objective
-from prefdist.config_models import StoredModel
-from prefdist.config_sets import QUESTIONS_ONLY, Answered, AnsweredSets, Decoding, Licensed, Name, Prompts, Source
-from prefdist.config_spl import BASE
+from prefdist.config.common import VERSION, Optimisation, Run, Strict, check_objective
+from prefdist.config.models import StoredModel
+from prefdist.config.sets import QUESTIONS_ONLY, Answered, AnsweredSets, Decoding, Licensed, Name, Prompts, Source
+from prefdist.config.spl import BASE
 
 BaseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$")]
 """Without a dash, which stands between it and the name of a run in that of a policy."""

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from prefdist.config import TRANSFORMERS, VERSION, Engine, Run, Strict, check_objective, vllm_lacks
-from prefdist.config_models import MAX_OPTIONS, StoredModel, TrainingQuestions
-from prefdist.config_sets import Source
+from prefdist.config.common import TRANSFORMERS, VERSION, Engine, Run, Strict, check_objective, vllm_lacks
+from prefdist.config.models import MAX_OPTIONS, StoredModel, TrainingQuestions
+from prefdist.config.sets import Source
 
 BASE = "base"
 """The name of π₀ among the runs."""

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from prefdist.config import TRANSFORMERS, VERSION, Engine, Strict, vllm_lacks
-from prefdist.config_judge import Judging, KnownJudge
+from prefdist.config.common import TRANSFORMERS, VERSION, Engine, Strict, vllm_lacks
+from prefdist.config.judge import Judging, KnownJudge
 
 Name = Annotated[str, Field(pattern=VERSION)]
 DataFile = Annotated[str, Field(pattern=r"^[^/.*][^*]*\.(parquet|json|jsonl|jsonl\.gz|csv)$")]
