@@ -75,7 +75,7 @@ class Answered(Source, Licensed):
 
 
 class Decoding(Strict):
-    """The law by which a run's answers are drawn, beside the common one."""
+    """A law by which answers are drawn."""
 
     temperature: float = Field(default=1.0, gt=0)
     top_k: int = Field(default=0, ge=0, description="0: all tokens")
