@@ -1,7 +1,7 @@
 """What a suite may say of prompts that policies answer, of datasets and their licences, and of judges of the answers."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -107,13 +107,22 @@ class SetJudging(Judging):
         return self
 
 
+def _unsaid(value: Any) -> bool:
+    return value is None
+
+
 class EvaluationSet(Answered):
     """Prompts that all policies answer."""
 
     split: str = Field("test", description="the dataset's name")
     prompts: int = Field(gt=0)
-    answers: str | None = Field(None, description="of arena_hard: the dataset's file of a model's answers to compare with")
-    files: list[DataFile] | None = Field(None, description="of the dataset, these alone are fetched; default: all of rows")
+    # Without a word they stand in no specification, nor in its digest.
+    answers: str | None = Field(
+        None, description="of arena_hard: the dataset's file of a model's answers to compare with", exclude_if=_unsaid
+    )
+    files: list[DataFile] | None = Field(
+        None, description="of the dataset, these alone are fetched; default: all of rows", exclude_if=_unsaid
+    )
     judging: SetJudging | None = Field(None, description="who says which answers are better; default: nobody")
 
     @model_validator(mode="after")

@@ -19,8 +19,8 @@ class Answers:
     def prompts(self, base: Artefact, name: str) -> Artefact:
         """A set, within the budget of a model's tokens."""
         of_set = self.settings.sets[name]
-        spec = of_set.model_dump(include={"format", "path", "on_defect"}) | {"splits": {"test": of_set.split}} | self._budget
-        spec |= {} if of_set.answers is None else {"answers": of_set.answers}
+        told = of_set.model_dump(include={"format", "path", "on_defect", "answers"})
+        spec = told | {"splits": {"test": of_set.split}} | self._budget
         return Artefact("prompts", f"{base.name}-{name}", spec, {"base": base, "dataset": dataset(of_set)})
 
     def draws(self, policy: str, model: Artefact, base: Artefact, name: str, law: Decoding, seed: int) -> Artefact:
@@ -68,7 +68,5 @@ def law_name(law: Decoding) -> str:
 
 
 def dataset(source: Source) -> Artefact:
-    spec = source.model_dump(include={"dataset", "revision", "files"})
-    if spec.get("files") is None:
-        spec.pop("files", None)
-    return Artefact("dataset", Path(source.dataset).name, spec)
+    """The files of a dataset, which all that read it share."""
+    return Artefact("dataset", Path(source.dataset).name, source.model_dump(include={"dataset", "revision", "files"}))
